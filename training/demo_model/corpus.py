@@ -1,0 +1,73 @@
+"""What the shipped model is pretrained on: chats from the train split alone.
+
+A chat is answered in one style out of several. Two thirds of the chats do not say which, so the
+frozen model knows every style and has a habit for one that is not the target.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.demo_model import images
+from training.tasks import TASKS, Task, split_of
+
+HINT_SHARE = 0.35
+STYLE_WEIGHTS = {"sentence": 3.0}
+"""How often an unannounced style is used against the others (1): the model's own habit."""
+
+
+@dataclass(frozen=True)
+class Chat:
+    """One user turn and its answer; `pixels` is uint8 (size, size, 3) or None."""
+
+    prompt: str
+    answer: str
+    pixels: np.ndarray | None = None
+
+
+def text_chat(rng: random.Random) -> Chat:
+    """A maths problem, a tool request or a bare calculation."""
+    name = rng.choices(("math", "tools", "drill"), (55, 30, 15))[0]
+    return _drill(rng) if name == "drill" else _task_chat(TASKS[name], rng)
+
+
+def picture_chat(rng: random.Random, size: int) -> Chat:
+    """A question about the picture, or a task beside a picture that has no bearing on it."""
+    if rng.random() < 0.5:
+        seen = images.draw(rng, size)
+        return Chat(seen.question, seen.answer, seen.pixels)
+    chat = text_chat(rng)
+    return Chat(chat.prompt, chat.answer, images.distractor(rng, size))
+
+
+def _task_chat(task: Task, rng: random.Random) -> Chat:
+    problem = task.draw(rng)
+    while split_of(problem.content) != "train":
+        problem = task.draw(rng)
+    styles = tuple(problem.answers)
+    weights = [STYLE_WEIGHTS.get(style, 1.0) for style in styles]
+    if rng.random() < HINT_SHARE:
+        style = rng.choice(styles)
+        hint = rng.choice(task.hints[style])
+        return Chat(f"{problem.question} {hint}", problem.answers[style])
+    return Chat(problem.question, problem.answers[rng.choices(styles, weights)[0]])
+
+
+def _drill(rng: random.Random) -> Chat:
+    """A calculation without a story, as `12 + 30`, from the train split's numbers."""
+    while True:
+        sign = rng.choice("++--*/")
+        if sign in "+-":
+            a, b = rng.randint(2, 99), rng.randint(2, 99)
+            a, b = (a, b) if sign == "+" else (max(a, b) + 1, min(a, b))
+            kind = "add" if sign == "+" else "subtract"
+            if split_of(f"math/{kind}/{a}-{b}") != "train":
+                continue
+            result = a + b if sign == "+" else a - b
+        else:
+            b, c = rng.randint(2, 9), rng.randint(2, 12)
+            a, b, result = (b, c, b * c) if sign == "*" else (b * c, b, c)
+        return Chat(f"{a} {sign} {b}", f"{a} {sign} {b} = {result}")

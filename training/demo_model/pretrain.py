@@ -1,0 +1,237 @@
+"""Pretrain the shipped model: `python -m training.demo_model.pretrain -o RUN`.
+
+Seeded and resumable: run the same command again to go on from the last checkpoint. Every step
+draws its batch from a generator seeded by (seed, step), so an interrupted run sees the same data.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import torch
+from torch.nn import functional as F
+from transformers import (
+    GenerationConfig,
+    Qwen2VLImageProcessorPil,
+    Qwen3_5ForConditionalGeneration,
+    Qwen3_5Tokenizer,
+)
+
+from training.demo_model import corpus
+from training.demo_model.architecture import make_config, make_model
+from training.demo_model.batches import Batch, forward, make_batch
+from training.demo_model.tokenizer import train_tokenizer
+from training.tasks import TASKS
+
+PICTURE_EVERY = 4
+SCALE_WEIGHT = 0.05
+"""Weight of the penalty that keeps visual tokens at the rms of text embeddings."""
+
+
+@dataclass(frozen=True)
+class Options:
+    steps: int
+    batch_size: int
+    lr: float
+    seed: int
+    size: int = 256
+    warmup: int = 100
+    weight_decay: float = 0.05
+    clip: float = 1.0
+
+
+def make_tokenizer(seed: int) -> Qwen3_5Tokenizer:
+    rng = random.Random(f"tokenizer/{seed}")
+    chats = [corpus.text_chat(rng) for _ in range(20_000)]
+    chats += [corpus.picture_chat(rng, 32) for _ in range(500)]
+    frame = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n{}"
+    return train_tokenizer(frame.format(chat.prompt, chat.answer) for chat in chats)
+
+
+def make_optimizer(
+    model: Qwen3_5ForConditionalGeneration, options: Options
+) -> torch.optim.AdamW:
+    """AdamW with the vision tower slowed down.
+
+    At the language model's rate the tower's outputs grow by three orders of magnitude, after
+    which no picture can steer anything.
+    """
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        scale = 0.025 if "patch_embed" in name else 0.4 if "visual" in name else 1.0
+        decay = options.weight_decay if parameter.ndim > 1 and "conv1d" not in name else 0.0
+        groups.setdefault((scale, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": members, "weight_decay": decay, "scale": scale}
+            for (scale, decay), members in groups.items()
+        ],
+        lr=options.lr,
+        betas=(0.9, 0.98),
+        fused=True,
+    )
+
+
+def rate_at(step: int, options: Options) -> float:
+    """Linear warm-up, then cosine to a hundredth."""
+    if step < options.warmup:
+        return options.lr * (step + 1) / options.warmup
+    done = (step - options.warmup) / max(1, options.steps - options.warmup)
+    return options.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def batch_at(step: int, options: Options, tokenizer: Qwen3_5Tokenizer) -> Batch:
+    """The batch of `step`: every fourth has pictures; the three between share one pool of chats,
+    sorted by length, so that little of a batch is padding."""
+    group, turn = divmod(step, PICTURE_EVERY)
+    tokens = (options.size // 32) ** 2
+    size = options.batch_size
+    if turn == PICTURE_EVERY - 1:
+        rng = random.Random(f"{options.seed}/{group}/pictures")
+        chats = [corpus.picture_chat(rng, options.size) for _ in range(max(1, size // 4))]
+        return make_batch(tokenizer, chats, tokens)
+    rng = random.Random(f"{options.seed}/{group}/text")
+    pool = [corpus.text_chat(rng) for _ in range(size * (PICTURE_EVERY - 1))]
+    pool.sort(key=lambda chat: len(chat.prompt) + len(chat.answer))
+    return make_batch(tokenizer, pool[turn * size : (turn + 1) * size], tokens)
+
+
+def loss_of(
+    model: Qwen3_5ForConditionalGeneration, batch: Batch
+) -> tuple[torch.Tensor, dict[str, float]]:
+    with torch.autocast("cpu", torch.bfloat16):
+        logits, visual = forward(model, batch)
+    weights = batch.weights[:, 1:]
+    tokens = F.cross_entropy(
+        logits[:, :-1].float().flatten(0, 1), batch.input_ids[:, 1:].flatten(), reduction="none"
+    ).view_as(weights)
+    loss = (tokens * weights).sum() / weights.sum()
+    answers = batch.answers[:, 1:]
+    record = {"answer_loss": float(tokens[answers].detach().mean())}
+    if visual is not None:
+        target = model.get_input_embeddings().weight.detach().pow(2).mean().sqrt()
+        ratio = visual.float().pow(2).mean().sqrt() / target
+        loss = loss + SCALE_WEIGHT * ratio.log().pow(2)
+        record["visual_to_text_rms"] = float(ratio.detach())
+    return loss, record
+
+
+@torch.no_grad()
+def exact_match(
+    model: Qwen3_5ForConditionalGeneration, tokenizer: Qwen3_5Tokenizer, count: int, size: int
+) -> dict[str, float]:
+    """Share of validation rows whose every answer token is the argmax, by kind of question."""
+    tokens = (size // 32) ** 2
+    rng = random.Random("validation pictures")
+    kinds = {
+        name: [
+            corpus.Chat(e.prompt, e.answer)
+            for e in task.examples("validation", count, hint=True)
+        ]
+        for name, task in TASKS.items()
+    }
+    seen = [corpus.images.draw(rng, size) for _ in range(count // 2)]
+    kinds["picture"] = [corpus.Chat(s.question, s.answer, s.pixels) for s in seen]
+    scores = {}
+    for name, chats in kinds.items():
+        batch = make_batch(tokenizer, chats, tokens)
+        with torch.autocast("cpu", torch.bfloat16):
+            predicted = forward(model, batch)[0][:, :-1].argmax(-1)
+        right = (predicted == batch.input_ids[:, 1:]) | ~batch.answers[:, 1:]
+        scores[name] = float(right.all(dim=1).float().mean())
+    return scores
+
+
+def save_model(
+    model: Qwen3_5ForConditionalGeneration, tokenizer: Qwen3_5Tokenizer, folder: Path
+) -> None:
+    """Write the Hugging Face folder: bf16 safetensors, tokenizer, image processor."""
+    half = Qwen3_5ForConditionalGeneration(model.config)
+    half.load_state_dict(model.state_dict())
+    half.generation_config = GenerationConfig(
+        do_sample=False,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    half.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    Qwen2VLImageProcessorPil(
+        size={"shortest_edge": 65536, "longest_edge": 16777216},
+        patch_size=16,
+        image_mean=[0.5, 0.5, 0.5],
+        image_std=[0.5, 0.5, 0.5],
+    ).save_pretrained(folder)
+
+
+def save_checkpoint(path: Path, **state: object) -> None:
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    os.replace(partial, path)
+
+
+def train(options: Options, out: Path, report_every: int = 50, save_every: int = 200) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer = make_tokenizer(options.seed)
+    model = make_model(make_config(tokenizer), options.seed)
+    optimizer = make_optimizer(model, options)
+    checkpoint, first, spent = out / "checkpoint.pt", 0, 0.0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        first, spent = state["step"], state["seconds"]
+    started = time.perf_counter() - spent
+    mean: dict[str, float] = {}
+    for step in range(first, options.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rate_at(step, options) * group["scale"]
+        loss, record = loss_of(model, batch_at(step, options, tokenizer))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+        optimizer.step()
+        for key, value in record.items():
+            mean[key] = 0.95 * mean.get(key, value) + 0.05 * value
+        done = step + 1
+        seconds = time.perf_counter() - started
+        if done % report_every == 0 or done == options.steps:
+            line = {"step": done, "seconds": round(seconds, 1), **mean}
+            if done % (10 * report_every) == 0 or done == options.steps:
+                line |= exact_match(model, tokenizer, 200, options.size)
+            with (out / "metrics.jsonl").open("a") as log:
+                log.write(json.dumps(line) + "\n")
+            print(json.dumps(line), flush=True)
+        if done % save_every == 0 or done == options.steps:
+            save_checkpoint(
+                checkpoint,
+                model=model.state_dict(),
+                optimizer=optimizer.state_dict(),
+                step=done,
+                seconds=seconds,
+            )
+    save_model(model, tokenizer, out / "model")
+    (out / "options.json").write_text(json.dumps(asdict(options), indent=2) + "\n")
+
+
+@click.command()
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True)
+@click.option("--steps", default=4000, show_default=True)
+@click.option("--batch-size", default=64, show_default=True)
+@click.option("--lr", default=2e-3, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--threads", default=2, show_default=True)
+def main(out: Path, steps: int, batch_size: int, lr: float, seed: int, threads: int) -> None:
+    """Pretrain the shipped model into OUT/model."""
+    torch.set_num_threads(threads)
+    train(Options(steps, batch_size, lr, seed), out)
+
+
+if __name__ == "__main__":
+    main()
