@@ -1,0 +1,53 @@
+"""Engines by name; an engine's packages are imported when it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+
+from engines.contract import Engine
+from engines.errors import MissingEngineError
+from engines.names import choose
+
+
+@dataclass(frozen=True)
+class Entry:
+    """`target` is "module:Class", `package` what must be importable, `extra` what installs it."""
+
+    target: str
+    package: str
+    extra: str | None
+
+
+ENGINES = {
+    "onnxruntime": Entry("engines.onnxruntime_engine:OnnxRuntimeEngine", "onnxruntime", None),
+    "torch": Entry("engines.torch_engine:TorchEngine", "torch", None),
+}
+COMPILED = ("onnxruntime",)
+"""Engines that a bundle can be built for."""
+
+
+def installed() -> tuple[str, ...]:
+    """Names of the engines whose packages are here."""
+    return tuple(name for name, entry in ENGINES.items() if find_spec(entry.package))
+
+
+def engine_class(name: str) -> type[Engine]:
+    """The class of the engine `name`.
+
+    Raises:
+        OptionError: there is no such engine.
+        MissingEngineError: its package is not installed.
+    """
+    entry = ENGINES[choose("engine", name, ENGINES)]
+    if not find_spec(entry.package):
+        extra = f"art-export[{entry.extra}]" if entry.extra else entry.package
+        raise MissingEngineError(
+            got=f"engine '{name}' without the package '{entry.package}'",
+            expected=f"an installed engine, one of: {', '.join(installed())}",
+            fix=f"pip install '{extra}'",
+        )
+    module, _, attribute = entry.target.partition(":")
+    found: type[Engine] = getattr(import_module(module), attribute)
+    return found

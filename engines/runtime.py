@@ -1,0 +1,194 @@
+"""Greedy generation over any engine: prefill what follows the prefix, then decode.
+
+Rows of one batch may have different pictures and prompts of different lengths. No padding ever
+enters the model: prompts of equal length are prefilled together, and shorter rows are lengthened
+by masked keys and values at the left end, where recurrent layers have nothing to forget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.chat import Chat
+from engines.contract import DecoderInput, Engine
+from engines.errors import PromptError
+from engines.positions import text_positions
+from engines.prefix import PrefixState, empty_prefix, make_prefix
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer. `finished`: it ended with an end-of-sequence token (which is left out)."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    finished: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Prefilled:
+    """A batch after prefill: engine state, mask (batch, past), next positions, last logits."""
+
+    state: Any
+    mask: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    logits: NDArray[np.float32]
+
+
+class Runtime:
+    """An engine and a chat format; holds no state between calls."""
+
+    def __init__(self, engine: Engine, chat: Chat) -> None:
+        self.engine = engine
+        self.chat = chat
+
+    def prefix(self, pixels: NDArray[np.uint8] | None) -> PrefixState:
+        """The prefix state of a picture uint8 (size, size, 3), or of none."""
+        if pixels is None:
+            return empty_prefix(self.engine)
+        return make_prefix(self.engine, self.chat, self.engine.vision(pixels[None]))
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        prefixes: Sequence[PrefixState],
+        max_new_tokens: int,
+        batch_size: int = 32,
+    ) -> list[Completion]:
+        """Greedy answers; row i follows prefixes[i].
+
+        Raises:
+            PromptError: a prompt is empty or, with its answer, does not fit the model.
+        """
+        tails = [
+            self.tail(prompt, prefix, max_new_tokens)
+            for prompt, prefix in zip(prompts, prefixes, strict=True)
+        ]
+        answers: list[Completion] = []
+        for start in range(0, len(tails), batch_size):
+            part = slice(start, start + batch_size)
+            prefilled = self.prefill(tails[part], prefixes[part])
+            answers += self._decode(prefilled, max_new_tokens)
+        return answers
+
+    def tail(self, prompt: str, prefix: PrefixState, max_new_tokens: int = 0) -> list[int]:
+        """Token ids that follow `prefix` for `prompt`."""
+        if not prompt.strip():
+            raise PromptError(
+                got="an empty prompt", expected="some text", fix="give the text to answer"
+            )
+        ids = self.chat.tail_ids(prompt) if prefix.length else self.chat.full_ids(prompt)
+        total = prefix.length + len(ids) + max_new_tokens
+        if total > self.chat.max_length:
+            raise PromptError(
+                got=f"a prompt of {len(ids)} tokens after {prefix.length} of picture and header, "
+                f"with {max_new_tokens} to generate: {total} in all",
+                expected=f"at most {self.chat.max_length} tokens, the model's limit",
+                fix="shorten the prompt or lower --max-new-tokens",
+            )
+        return ids
+
+    def prefill(
+        self, tails: Sequence[Sequence[int]], prefixes: Sequence[PrefixState]
+    ) -> Prefilled:
+        """Run every tail from its prefix, rows of equal lengths together, into one batch."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for row, (tail, prefix) in enumerate(zip(tails, prefixes, strict=True)):
+            groups.setdefault((prefix.length, len(tail)), []).append(row)
+        rows: dict[int, tuple[list[NDArray[Any]], NDArray[np.float32]]] = {}
+        for members in groups.values():
+            arrays, logits = self._prefill_equal(
+                [tails[row] for row in members], [prefixes[row] for row in members]
+            )
+            for place, row in enumerate(members):
+                rows[row] = ([array[place : place + 1] for array in arrays], logits[place, -1])
+        return self._join([rows[row] for row in range(len(tails))], tails, prefixes)
+
+    def _prefill_equal(
+        self, tails: Sequence[Sequence[int]], prefixes: Sequence[PrefixState]
+    ) -> tuple[tuple[NDArray[Any], ...], NDArray[np.float32]]:
+        input_ids = np.array(tails, np.int64)
+        batch, length = input_ids.shape
+        starts = np.array([prefix.next_position for prefix in prefixes], np.int64)
+        arrays = [
+            np.concatenate([prefix.arrays[index] for prefix in prefixes])
+            for index in range(len(self.engine.state))
+        ]
+        inputs = DecoderInput(
+            self.engine.embed(input_ids),
+            np.ones((batch, prefixes[0].length + length), np.int64),
+            text_positions(starts, length),
+        )
+        logits, state = self.engine.decode(inputs, self.engine.load_state(arrays))
+        return self.engine.dump_state(state), logits
+
+    def _join(
+        self,
+        rows: Sequence[tuple[list[NDArray[Any]], NDArray[np.float32]]],
+        tails: Sequence[Sequence[int]],
+        prefixes: Sequence[PrefixState],
+    ) -> Prefilled:
+        lengths = [prefix.length + len(tail) for prefix, tail in zip(prefixes, tails, strict=True)]
+        longest = max(lengths)
+        joined = []
+        for index, spec in enumerate(self.engine.state):
+            axis = spec.length_axis
+            parts = [arrays[index] for arrays, _ in rows]
+            if axis is not None:
+                parts = [_lengthen(part, axis, longest) for part in parts]
+            joined.append(np.concatenate(parts))
+        following = [
+            prefix.next_position + len(tail) for prefix, tail in zip(prefixes, tails, strict=True)
+        ]
+        mask = (np.arange(longest) >= longest - np.array(lengths)[:, None]).astype(np.int64)
+        return Prefilled(
+            self.engine.load_state(joined),
+            mask,
+            np.array(following, np.int64),
+            np.stack([logits for _, logits in rows]),
+        )
+
+    def steps(self, prefilled: Prefilled) -> Iterator[NDArray[np.float32]]:
+        """Logits (batch, vocabulary) of every greedy step, for as long as they are asked for."""
+        state, mask, positions = prefilled.state, prefilled.mask, prefilled.positions
+        logits = prefilled.logits
+        one = np.ones((len(mask), 1), np.int64)
+        while True:
+            yield logits
+            tokens = logits.argmax(-1).astype(np.int64)
+            mask = np.concatenate([mask, one], axis=1)
+            inputs = DecoderInput(
+                self.engine.embed(tokens[:, None]), mask, text_positions(positions, 1)
+            )
+            kept, state = self.engine.decode(inputs, state)
+            logits, positions = kept[:, -1], positions + 1
+
+    def _decode(self, prefilled: Prefilled, max_new_tokens: int) -> list[Completion]:
+        tokens: list[list[int]] = [[] for _ in prefilled.mask]
+        finished = [False] * len(tokens)
+        for _, logits in zip(range(max_new_tokens), self.steps(prefilled), strict=False):
+            for row, token in enumerate(logits.argmax(-1).tolist()):
+                if finished[row]:
+                    continue
+                if token in self.chat.eos_ids:
+                    finished[row] = True
+                else:
+                    tokens[row].append(token)
+            if all(finished):
+                break
+        return [
+            Completion(self.chat.decode(ids), tuple(ids), done)
+            for ids, done in zip(tokens, finished, strict=True)
+        ]
+
+
+def _lengthen(array: NDArray[Any], axis: int, length: int) -> NDArray[Any]:
+    """Zeros at the left end of `axis`, up to `length`."""
+    widths = [(0, 0)] * array.ndim
+    widths[axis] = (length - array.shape[axis], 0)
+    return np.pad(array, widths)
