@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from engines import files
 from engines.errors import BundleError, OptionError, PictureError
 from engines.manifest import MANIFEST_NAME, FileRecord, Manifest, edited, parse_object
 from engines.names import choose
-from engines.picture import Picture, load_picture, save_picture
+from engines.picture import Picture, encode_picture, load_picture
 
 ARTS, ACTIVE_NAME = "arts", "active.json"
 PICTURE_NAME, PREFIX_NAME, ART_NAME = "art.png", "prefix.safetensors", "art.json"
@@ -28,6 +29,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ART_SCHEMA = 1
 _LISTED_AT_MOST = 5
 _BUILD = "build it with: art-export build MODEL -o BUNDLE"
+_SWAP = "swap a picture in again: art-export swap BUNDLE ART.png"
 _REBUILD = "build the bundle again with art-export build, or fetch a whole copy"
 
 
@@ -143,7 +145,7 @@ class BundleFolder:
         where = self.path / ACTIVE_NAME
         if not where.exists():
             return None
-        fields = parse_object(_read_bytes(where), str(where))
+        fields = parse_object(_read_bytes(where), str(where), _SWAP)
         name = fields.get("art", "")
         if name is None:
             return None
@@ -151,7 +153,7 @@ class BundleFolder:
             raise BundleError(
                 got=f"{where}: it names the art {name!r}, which is not in the bundle",
                 expected=f"one of: {', '.join(self.art_names()) or 'no art'}",
-                fix="swap a picture in again with art-export swap, which writes this file",
+                fix=_SWAP,
             )
         return name
 
@@ -198,9 +200,11 @@ class BundleFolder:
         }
         target = self.path / ARTS / name
         with files.staged_folder(target, replace=True) as folder:
-            save_picture(folder / PICTURE_NAME, picture.pixels, picture.provenance)
-            files.write_bytes(folder / PREFIX_NAME, prefix)
-            files.write_json(folder / ART_NAME, facts)
+            # Plain writes: the folder is flushed to the disk once, when it is whole.
+            png = encode_picture(picture.pixels, picture.provenance)
+            (folder / PICTURE_NAME).write_bytes(png)
+            (folder / PREFIX_NAME).write_bytes(prefix)
+            (folder / ART_NAME).write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n")
         return ArtRecord(name, picture, target / PREFIX_NAME, digest, created, dict(info or {}))
 
     def read_art(self, name: str) -> ArtRecord:
@@ -221,10 +225,12 @@ class BundleFolder:
 
     def _read_art(self, folder: Path) -> ArtRecord:
         where = folder / ART_NAME
-        facts = parse_object(_read_bytes(where), str(where))
+        facts = parse_object(_read_bytes(where), str(where), _SWAP)
+        if facts.get("schema") != _ART_SCHEMA:
+            raise _stale(folder.name, f"its {ART_NAME} was written by another version")
         for key, wanted in (("created", str), ("info", dict), ("prefix_bytes", int)):
             if type(facts.get(key)) is not wanted:
-                raise edited(str(where), f"{key!r} is missing or of a wrong type")
+                raise edited(str(where), f"{key!r} is missing or of a wrong type", _SWAP)
         for key in ("weights_sha256", "graph_sha256"):
             if facts.get(key) != getattr(self.manifest, key):
                 raise _stale(folder.name, f"its prefix state was computed with another {key}")

@@ -58,7 +58,8 @@ def write_bytes(path: str | Path, data: bytes) -> None:
             beside.replace(target)
             _sync_folder(target.parent)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
         _remove_empty(made)
         raise
 

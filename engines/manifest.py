@@ -136,8 +136,8 @@ class Manifest:
         return manifest
 
 
-def parse_object(text: str | bytes, where: str) -> dict[str, Any]:
-    """Read a JSON object of a bundle; `where` names its file in messages.
+def parse_object(text: str | bytes, where: str, fix: str = _REBUILD) -> dict[str, Any]:
+    """Read a JSON object of a bundle; `where` names its file in messages, `fix` is their advice.
 
     Raises:
         BundleError: the text is cut off, is not JSON, or is not an object.
@@ -145,18 +145,18 @@ def parse_object(text: str | bytes, where: str) -> dict[str, Any]:
     try:
         value = json.loads(text, object_pairs_hook=_no_doubles)
     except (ValueError, RecursionError) as error:
-        raise edited(where, f"not valid JSON: {error}") from error
+        raise edited(where, f"not valid JSON: {error}", fix) from error
     if not isinstance(value, dict):
-        raise edited(where, "not a JSON object")
+        raise edited(where, "not a JSON object", fix)
     return value
 
 
-def edited(where: str, what: str) -> BundleError:
+def edited(where: str, what: str, fix: str = _REBUILD) -> BundleError:
     """The error for a file of a bundle that is not as art-export wrote it."""
     return BundleError(
         got=f"{where}: {what}",
         expected="the file as art-export wrote it, whole and unedited",
-        fix=_REBUILD,
+        fix=fix,
     )
 
 

@@ -56,18 +56,20 @@ class OnnxRuntimeEngine(Engine):
     def decode(
         self, inputs: DecoderInput, state: tuple[ort.OrtValue, ...]
     ) -> tuple[Floats, tuple[ort.OrtValue, ...]]:
-        feeds = {
-            "inputs_embeds": _value(inputs.inputs_embeds),
-            "attention_mask": _value(inputs.attention_mask),
-            "position_ids": _value(inputs.position_ids),
-            "num_logits_to_keep": _value(np.array(inputs.logits_to_keep, np.int64)),
-            **dict(zip(self._state_names, state, strict=True)),
+        # An OrtValue made from an array borrows its memory: the arrays must outlive the run.
+        arrays = {
+            "inputs_embeds": np.ascontiguousarray(inputs.inputs_embeds),
+            "attention_mask": np.ascontiguousarray(inputs.attention_mask),
+            "position_ids": np.ascontiguousarray(inputs.position_ids),
+            "num_logits_to_keep": np.array(inputs.logits_to_keep, np.int64),
         }
+        feeds = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
+        feeds.update(zip(self._state_names, state, strict=True))
         outputs = self._sessions["decoder"].run_with_ort_values(self._output_names, feeds)
         return outputs[0].numpy(), tuple(outputs[1:])
 
     def load_state(self, arrays: Sequence[NDArray[Any]]) -> tuple[ort.OrtValue, ...]:
-        return tuple(_value(np.array(array)) for array in arrays)
+        return tuple(_owned(array) for array in arrays)
 
     def dump_state(self, state: tuple[ort.OrtValue, ...]) -> tuple[NDArray[Any], ...]:
         return tuple(value.numpy() for value in state)
@@ -91,8 +93,12 @@ def session_options(threads: int | None) -> ort.SessionOptions:
     return options
 
 
-def _value(array: NDArray[Any]) -> ort.OrtValue:
-    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+def _owned(array: NDArray[Any]) -> ort.OrtValue:
+    """A copy of `array` in memory of the runtime's own."""
+    value = ort.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype, "cpu")
+    if array.size:
+        value.update_inplace(np.ascontiguousarray(array))
+    return value
 
 
 def _size(dimension: int | str) -> int | None:

@@ -241,6 +241,8 @@ def _inflated_bytes(header: Header) -> int:
 def _text(kind: bytes, body: bytes) -> tuple[str, str] | None:
     """(keyword, text) of a text chunk; None for any other, and for one that cannot be read."""
     keyword, _, rest = body.partition(b"\0")
+    if not keyword:
+        return None
     try:
         if kind == b"tEXt":
             return keyword.decode("latin-1"), rest.decode("latin-1")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,39 +56,42 @@ def make_prefix(engine: Engine, chat: Chat, features: NDArray[np.float32]) -> Pr
     return PrefixState(engine.dump_state(state), input_ids.shape[1], following)
 
 
-def save_prefix(prefix: PrefixState, engine: Engine, path: Path) -> None:
-    """Write the state as safetensors, tensors under the graph's own names."""
-    from safetensors.numpy import save_file
+def prefix_to_bytes(prefix: PrefixState, engine: Engine) -> bytes:
+    """The state as safetensors, tensors under the graph's own names."""
+    from safetensors.numpy import save
 
     tensors = {
         spec.past: np.ascontiguousarray(array)
         for spec, array in zip(engine.state, prefix.arrays, strict=True)
     }
     numbers = {"length": prefix.length, "next_position": prefix.next_position}
-    save_file(tensors, path, metadata={"prefix": json.dumps(numbers)})
+    return save(tensors, metadata={name: str(number) for name, number in numbers.items()})
 
 
-def load_prefix(engine: Engine, path: Path) -> PrefixState:
-    """Read a state that `save_prefix` wrote, checked against the engine's graphs.
+def prefix_from_bytes(engine: Engine, data: bytes, where: str) -> PrefixState:
+    """The state that `prefix_to_bytes` wrote, checked against the engine's graphs.
+
+    Args:
+        where: the file's name, for messages.
 
     Raises:
-        BundleError: the file is unreadable, or was made for graphs of another shape.
+        BundleError: the bytes are no prefix state, or were made for graphs of another shape.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
 
     try:
-        with safe_open(path, framework="numpy") as file:
-            numbers = json.loads(file.metadata()["prefix"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise _foreign(path, f"cannot be read as a prefix state: {error}") from error
-    length = int(numbers["length"])
-    arrays = tuple(_checked(path, tensors, spec.past, spec.shape, length) for spec in engine.state)
-    return PrefixState(arrays, length, int(numbers["next_position"]))
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        tensors = load(data)
+        length, following = (int(header["__metadata__"][n]) for n in ("length", "next_position"))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise _foreign(where, f"cannot be read as a prefix state: {error}") from error
+    arrays = tuple(_checked(where, tensors, spec.past, spec.shape, length) for spec in engine.state)
+    return PrefixState(arrays, length, following)
 
 
 def _checked(
-    path: Path,
+    where: str,
     tensors: Mapping[str, NDArray[Any]],
     name: str,
     shape: tuple[int | None, ...],
@@ -98,13 +100,13 @@ def _checked(
     expected = (1, *(length if n is None else n for n in shape))
     if name not in tensors or tensors[name].shape != expected:
         found = tensors[name].shape if name in tensors else "nothing"
-        raise _foreign(path, f"has {found} where the graphs take {name} of shape {expected}")
+        raise _foreign(where, f"has {found} where the graphs take {name} of shape {expected}")
     return tensors[name]
 
 
-def _foreign(path: Path, why: str) -> BundleError:
+def _foreign(where: str, why: str) -> BundleError:
     return BundleError(
-        got=f"{path}, which {why}",
+        got=f"{where}, which {why}",
         expected="the prefix state that a swap stored for these graphs",
         fix="swap the picture in again",
     )

@@ -51,7 +51,11 @@ class Runtime:
         """The prefix state of a picture uint8 (size, size, 3), or of none."""
         if pixels is None:
             return empty_prefix(self.engine)
-        return make_prefix(self.engine, self.chat, self.engine.vision(pixels[None]))
+        return self.prefix_from_features(self.engine.vision(pixels[None]))
+
+    def prefix_from_features(self, features: NDArray[np.float32]) -> PrefixState:
+        """The prefix state of a picture whose visual tokens are (1, tokens, hidden)."""
+        return make_prefix(self.engine, self.chat, features)
 
     def generate(
         self,
@@ -93,6 +97,11 @@ class Runtime:
             )
         return ids
 
+    def tail_logits(self, tail: Sequence[int], prefix: PrefixState) -> NDArray[np.float32]:
+        """Logits (length, vocabulary) at every position of one tail."""
+        _, logits = self._prefill_equal([tail], [prefix], logits_to_keep=0)
+        return logits[0]
+
     def prefill(
         self, tails: Sequence[Sequence[int]], prefixes: Sequence[PrefixState]
     ) -> Prefilled:
@@ -110,7 +119,10 @@ class Runtime:
         return self._join([rows[row] for row in range(len(tails))], tails, prefixes)
 
     def _prefill_equal(
-        self, tails: Sequence[Sequence[int]], prefixes: Sequence[PrefixState]
+        self,
+        tails: Sequence[Sequence[int]],
+        prefixes: Sequence[PrefixState],
+        logits_to_keep: int = 1,
     ) -> tuple[tuple[NDArray[Any], ...], NDArray[np.float32]]:
         input_ids = np.array(tails, np.int64)
         batch, length = input_ids.shape
@@ -123,6 +135,7 @@ class Runtime:
             self.engine.embed(input_ids),
             np.ones((batch, prefixes[0].length + length), np.int64),
             text_positions(starts, length),
+            logits_to_keep,
         )
         logits, state = self.engine.decode(inputs, self.engine.load_state(arrays))
         return self.engine.dump_state(state), logits

@@ -1,0 +1,151 @@
+"""The reference: Hugging Face's own `forward` and `generate` on the untouched model.
+
+Nothing of this project's definition of the model is used here, neither its parts, nor its chat
+format, nor its picture preprocessing: a mistake shared with them would otherwise pass.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from transformers import AutoImageProcessor
+
+from engines.errors import ModelError
+from engines.model import ModelSource, load_model, load_tokenizer
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceAnswer:
+    """token_ids: without the end token. logits: fp32 (steps, vocabulary), one row a token chosen."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    logits: NDArray[np.float32]
+
+
+class Reference:
+    """A model with the tokenizer and the image processor that belong to it."""
+
+    def __init__(self, source: ModelSource) -> None:
+        self.source = source
+        self.model = load_model(source)
+        self.tokenizer = load_tokenizer(source.path)
+        # The PIL back end: torchvision is no dependency, and both leave such a picture alone.
+        self.processor = AutoImageProcessor.from_pretrained(source.path, backend="pil")
+
+    def check_size(self, size: int) -> None:
+        """Raise ModelError unless the processor leaves pictures of size x size as they are."""
+        grid = self.processed(np.zeros((size, size, 3), np.uint8))["image_grid_thw"][0].tolist()
+        patch = self.model.config.vision_config.patch_size
+        if grid != [1, size // patch, size // patch]:
+            raise ModelError(
+                got=f"a picture size of {size}, which the model's processor makes "
+                f"{grid[2] * patch}x{grid[1] * patch}",
+                expected="a size that it leaves alone, so that pixels reach the model as trained",
+                fix="choose another --size, a multiple of patch size times merge size",
+            )
+
+    def processed(self, pixels: Pixels) -> dict[str, torch.Tensor]:
+        """pixel_values (patches, values) and image_grid_thw (1, 3) of one picture."""
+        return dict(self.processor(images=Image.fromarray(pixels), return_tensors="pt"))
+
+    @torch.inference_mode()
+    def vision(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Visual tokens (tokens, hidden) of one picture."""
+        values = self.processed(pixels)
+        output = self.model.get_image_features(
+            values["pixel_values"], values["image_grid_thw"], return_dict=True
+        )
+        features: NDArray[np.float32] = torch.cat(tuple(output.pooler_output)).numpy()
+        return features
+
+    @torch.inference_mode()
+    def prefill_logits(self, prompt: str, pixels: Pixels | None) -> NDArray[np.float32]:
+        """Logits (length, vocabulary) of the whole chat."""
+        logits: NDArray[np.float32] = self.model(**self.inputs([prompt], [pixels])).logits[0]
+        return np.asarray(logits)
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        pictures: Sequence[Pixels | None],
+        max_new_tokens: int,
+        batch_size: int = 32,
+    ) -> list[ReferenceAnswer]:
+        """Greedy answers. Prompts of one length share a batch, so nothing is ever padded."""
+        groups: dict[tuple[int, bool], list[int]] = defaultdict(list)
+        for row, (prompt, pixels) in enumerate(zip(prompts, pictures, strict=True)):
+            groups[(len(self._ids(prompt, pixels)), pixels is None)].append(row)
+        answers: dict[int, ReferenceAnswer] = {}
+        for rows in groups.values():
+            for start in range(0, len(rows), batch_size):
+                part = rows[start : start + batch_size]
+                found = self._generate(
+                    [prompts[row] for row in part], [pictures[row] for row in part], max_new_tokens
+                )
+                answers.update(zip(part, found, strict=True))
+        return [answers[row] for row in range(len(prompts))]
+
+    @torch.inference_mode()
+    def _generate(
+        self, prompts: Sequence[str], pictures: Sequence[Pixels | None], max_new_tokens: int
+    ) -> list[ReferenceAnswer]:
+        inputs = self.inputs(prompts, pictures)
+        output = self.model.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        new = output.sequences[:, inputs["input_ids"].shape[1] :]
+        logits = torch.stack(output.logits, dim=1).float().numpy()
+        return [self._answer(ids, steps) for ids, steps in zip(new.tolist(), logits, strict=True)]
+
+    def _answer(self, ids: list[int], logits: NDArray[np.float32]) -> ReferenceAnswer:
+        end = self.tokenizer.eos_token_id
+        length = ids.index(end) if end in ids else len(ids)
+        text = self.tokenizer.decode(ids[:length], skip_special_tokens=True)
+        return ReferenceAnswer(str(text), tuple(ids[:length]), logits[: length + 1])
+
+    def inputs(
+        self, prompts: Sequence[str], pictures: Sequence[Pixels | None]
+    ) -> dict[str, torch.Tensor]:
+        """What `forward` and `generate` take, for prompts of one length."""
+        ids = [
+            self._ids(prompt, pixels) for prompt, pixels in zip(prompts, pictures, strict=True)
+        ]
+        inputs = {"input_ids": torch.tensor(ids)}
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        seen = [self.processed(pixels) for pixels in pictures if pixels is not None]
+        if seen:
+            for name in ("pixel_values", "image_grid_thw"):
+                inputs[name] = torch.cat([values[name] for values in seen])
+            is_picture = inputs["input_ids"] == self.model.config.image_token_id
+            inputs["mm_token_type_ids"] = is_picture.int()
+        return inputs
+
+    def _ids(self, prompt: str, pixels: Pixels | None) -> list[int]:
+        picture: list[dict[str, Any]] = [] if pixels is None else [{"type": "image"}]
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": [*picture, {"type": "text", "text": prompt}]}],
+            add_generation_prompt=True,
+            tokenize=False,
+            enable_thinking=False,
+        )
+        if pixels is not None:
+            # As Qwen3VLProcessor does: one placeholder for every merged patch.
+            grid = self.processed(pixels)["image_grid_thw"][0]
+            count = int(grid.prod()) // self.processor.merge_size**2
+            placeholder = self.tokenizer.decode([self.model.config.image_token_id])
+            text = text.replace(placeholder, placeholder * count, 1)
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
