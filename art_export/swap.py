@@ -114,6 +114,7 @@ def swap(
     watch = Stopwatch()
     with watch.stage("check"):
         check_art_name(name)
+        folder.check_picture_size(picture)
         warning = check_base(picture, folder.manifest.weights_sha256)
         unchanged = guard.check()
     with watch.stage("vision"):

@@ -185,7 +185,7 @@ class BundleFolder:
             OutputError: there is no room, or no permission; an older art of that name is intact.
         """
         check_art_name(name)
-        self._check_picture_size(picture)
+        self.check_picture_size(picture)
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         digest = hashlib.sha256(prefix).hexdigest()
         facts = {
@@ -255,7 +255,7 @@ class BundleFolder:
         if size != record.bytes:
             raise _file_trouble(f"{path}: {size:,} bytes, and {record.bytes:,} when it was built")
 
-    def _check_picture_size(self, picture: Picture) -> None:
+    def check_picture_size(self, picture: Picture) -> None:
         size = self.manifest.picture_size
         if picture.size != size:
             raise PictureError(

@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 @click.option("--precision", default="fp32", show_default=True, help="Of weights and arithmetic.")
 @size_option
 @json_option
-def command(
-    model: str, out: Path, engine: str, precision: str, size: int, as_json: bool
-) -> None:
+def command(model: str, out: Path, engine: str, precision: str, size: int, as_json: bool) -> None:
     """Compile the untouched MODEL once into a bundle.
 
     Exports vision, embedding and decoder graphs with weights stored once, checks them, compares
@@ -57,7 +55,7 @@ def _describe(result: BuildResult) -> str:
     summary = facts(
         [
             ("bundle", result.path),
-            ("base model", f"{result.base_model} (weights {result.weights_sha256[:12]}, unchanged)"),
+            ("base model", f"{result.base_model}, weights {result.weights_sha256[:12]} untouched"),
             ("size", f"{size_text(result.bytes)}, weights {size_text(result.weight_bytes)}"),
             ("graphs", ", ".join(f"{name} {count} nodes" for name, count in result.nodes.items())),
             ("parity", f"|logit difference| {result.parity:.2g} <= {result.tolerance:g}"),

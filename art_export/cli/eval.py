@@ -51,8 +51,15 @@ def command(
         with open_subject(target, art, size) as subject:
             complete = subject.completer(source.max_new_tokens)
             score = evaluate(complete, examples, source.is_correct, progress=progress)
-    asked = {"target": target, "engine": subject.engine, "task": source.name, "split": "test"}
-    asked |= {"hint": hint, "art": subject.art, "notes": subject.notes}
+    asked: dict[str, object] = {
+        "target": target,
+        "engine": subject.engine,
+        "task": source.name,
+        "split": "test",
+        "hint": hint,
+        "art": subject.art,
+        "notes": subject.notes,
+    }
     if as_json:
         print_json(asked | vars(score))
     else:

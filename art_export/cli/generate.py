@@ -27,9 +27,7 @@ NO_ART = "none"
     "--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="At most."
 )
 @json_option
-def command(
-    bundle: Path, prompt: str, art: str | None, max_new_tokens: int, as_json: bool
-) -> None:
+def command(bundle: Path, prompt: str, art: str | None, max_new_tokens: int, as_json: bool) -> None:
     """Answer PROMPT greedily with BUNDLE, from the stored state of a picture."""
     from art_export.bundle import Bundle
 

@@ -1,0 +1,32 @@
+"""Prompts of exact length for parity checks, the same for every run."""
+
+from __future__ import annotations
+
+import random
+
+from engines.chat import Chat
+
+LENGTHS = (5, 12, 31, 63, 64, 65, 128, 200, 500, 1000)
+"""Tokens of the user's text. 63 to 65 surround the chunk of the gated delta rule."""
+WORDS = (
+    "apples", "have", "Anna", "seven", "12", "how", "many", "sold", "the", "box", "green", "and",
+    "on", "Monday", "left", "time", "call", "weather", "in", "Paris", "more", "than", "3", "?",
+)  # fmt: skip
+
+
+def prompt_of_length(chat: Chat, length: int, rng: random.Random) -> str:
+    """Text that adds exactly `length` tokens to an empty chat, or the nearest length above."""
+    frame = len(chat.tail_ids("x")) - len(chat.answer_ids("x")) + 1
+    words = [rng.choice(WORDS)]
+    while len(chat.tail_ids(" ".join(words))) - frame < length:
+        words.append(rng.choice(WORDS))
+    while len(words) > 1 and len(chat.tail_ids(" ".join(words))) - frame > length:
+        words[-1:] = ["a"] if words[-1] != "a" else []
+    return " ".join(words)
+
+
+def probe_prompts(chat: Chat, count: int, room: int, seed: int = 0) -> list[str]:
+    """`count` prompts whose lengths go through LENGTHS, as far as `room` tokens allow."""
+    rng = random.Random(seed)
+    lengths = [length for length in LENGTHS if length <= room]
+    return [prompt_of_length(chat, lengths[i % len(lengths)], rng) for i in range(count)]

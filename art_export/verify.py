@@ -1,0 +1,329 @@
+"""Does a bundle do what Hugging Face's own forward and generate do on the untouched model?
+
+Stage by stage, so that a failure names the place: files, base model, picture, vision features,
+prefix state, prefill logits, logits of every decode step, greedy tokens, task accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from art_export.bundle import Bundle
+from art_export.probes import LENGTHS, probe_prompts
+from engines.bundle import ArtRecord
+from engines.errors import BundleError
+from engines.families import load_parts
+from engines.model import resolve_model, weights_sha256
+from engines.picture import check_base
+from engines.prefix import PrefixState
+from engines.reference import Reference, ReferenceAnswer
+
+PIXELS, FEATURES, STATE, LOGITS = 1e-5, 1e-3, 1e-3, 1e-3
+"""Largest absolute differences allowed in fp32."""
+NEW_TOKENS = 32
+BATCH = 8
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class TaskSample:
+    """Examples of a task, to compare accuracies on: `is_correct(completion, reference)`."""
+
+    name: str
+    prompts: tuple[str, ...]
+    references: tuple[str, ...]
+    is_correct: Callable[[str, str], bool]
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """bundle: its folder. art: a name, or None for no picture. model: where the base model lies,
+    by default what the manifest says. prompts: how many greedy answers to compare."""
+
+    bundle: Path
+    art: str | None = None
+    model: str | None = None
+    prompts: int = 200
+    tasks: tuple[TaskSample, ...] = ()
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the table; errors are None where a check has no numbers."""
+
+    name: str
+    passed: bool
+    detail: str
+    max_absolute: float | None = None
+    max_relative: float | None = None
+    tolerance: float | None = None
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """All checks, in the order of the data's way through the model."""
+
+    bundle: Path
+    art: str | None
+    base_model: str
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+
+def verify(options: VerifyOptions, progress: Progress | None = None) -> VerifyReport:
+    """Run every check. A failed one does not stop the others, unless nothing after it would
+    mean anything: other weights than the bundle's, or an art that cannot be read.
+
+    Raises:
+        BundleError: the bundle cannot be opened at all.
+        ModelError: the base model is not there.
+        OptionError: there is no such art.
+    """
+    with Bundle.load(options.bundle) as bundle:
+        base = options.model or bundle.folder.manifest.base_model
+        checks: list[Check] = []
+        stages = 8 + len(options.tasks)
+        for check in _checks(bundle, options, base):
+            checks.append(check)
+            if progress:
+                progress(check.name, min(len(checks), stages), stages)
+        return VerifyReport(options.bundle, options.art, base, tuple(checks))
+
+
+def _checks(bundle: Bundle, options: VerifyOptions, base: str) -> Iterator[Check]:
+    yield _files(bundle)
+    source = resolve_model(base)
+    same = _same_weights(bundle, source.path, base)
+    yield same
+    if not same.passed:
+        return
+    art = None
+    if options.art is not None:
+        art, check = _art(bundle, options.art)
+        yield check
+        if art is None:
+            return
+    run = _Run(bundle, Reference(source), art)
+    if art is not None:
+        yield run.pixels(art)
+        yield run.features(art)
+        yield run.prefix_state(art)
+    yield run.prefill()
+    yield from run.decode(options.prompts)
+    for task in options.tasks:
+        yield run.task(task)
+
+
+def _files(bundle: Bundle) -> Check:
+    try:
+        found = bundle.folder.check_files()
+    except BundleError as error:
+        return Check("files", False, error.got)
+    return Check("files", True, f"{len(found)} files as built (sha256)")
+
+
+def _same_weights(bundle: Bundle, folder: Path, name: str) -> Check:
+    built, found = bundle.folder.manifest.weights_sha256, weights_sha256(folder)
+    detail = f"{name}: weights {found[:12]}"
+    if found != built:
+        detail += f", and the bundle was built from {built[:12]}: another base model"
+    return Check("base model", found == built, detail)
+
+
+def _art(bundle: Bundle, name: str) -> tuple[ArtRecord | None, Check]:
+    """The art with its stored hashes checked: a stale prefix or another picture is named."""
+    try:
+        art = bundle.folder.read_art(name)
+        warning = check_base(art.picture, bundle.folder.manifest.weights_sha256)
+    except BundleError as error:
+        return None, Check("art", False, error.got)
+    return art, Check("art", True, warning or f"'{name}' belongs to these graphs and weights")
+
+
+class _Run:
+    """The checks that need both models, on one picture or none."""
+
+    def __init__(self, bundle: Bundle, reference: Reference, art: ArtRecord | None) -> None:
+        self.runtime, self.reference = bundle.runtime, reference
+        self.chat = bundle.runtime.chat
+        self.picture = None if art is None else art.picture.pixels
+        self.prefix = bundle.prefix(None if art is None else art.name)
+        self.mixture = _mixture(bundle, art)
+
+    def pixels(self, art: ArtRecord) -> Check:
+        expected = self.reference.processed(art.picture.pixels)["pixel_values"].numpy()
+        parts = load_parts(self.reference.model, art.picture.size)
+        found = parts.vision.patches(torch.from_numpy(art.picture.pixels.copy())[None])[0].numpy()
+        return _compare("pixels", found, expected, PIXELS, "patches of the model's own processor")
+
+    def features(self, art: ArtRecord) -> Check:
+        expected = self.reference.vision(art.picture.pixels)
+        found = self.runtime.engine.vision(art.picture.pixels[None])[0]
+        return _compare("vision features", found, expected, FEATURES, f"{len(found)} tokens")
+
+    def prefix_state(self, art: ArtRecord) -> Check:
+        """The stored state against one computed now: a stale one shows here."""
+        fresh = self.runtime.prefix(art.picture.pixels)
+        flat = [np.concatenate([a.ravel() for a in p.arrays]) for p in (self.prefix, fresh)]
+        same = (self.prefix.length, self.prefix.next_position) == (
+            fresh.length,
+            fresh.next_position,
+        )
+        check = _compare("prefix state", *flat, STATE, "stored state against one computed now")
+        if same and check.passed:
+            return check
+        return Check("prefix state", False, "stale: not the state of this picture",
+                     check.max_absolute, check.max_relative, STATE)  # fmt: skip
+
+    def prefill(self) -> Check:
+        """Logits at every position after the picture, batch 1, one prompt a length."""
+        prompts = self._prompts(len(LENGTHS))
+        found, expected = [], []
+        for prompt in prompts:
+            tail = self.runtime.tail(prompt, self.prefix)
+            found.append(self.runtime.tail_logits(tail, self.prefix))
+            expected.append(self.reference.prefill_logits(prompt, self.picture)[-len(tail) :])
+        detail = f"{len(prompts)} prompts of {LENGTHS[0]} to {self._longest()} tokens, batch 1"
+        return _compare(
+            "prefill logits", np.concatenate(found), np.concatenate(expected), LOGITS, detail
+        )
+
+    def decode(self, count: int) -> Iterator[Check]:
+        """Greedy answers in batches of 1 and of 8, rows of unequal length, pictures mixed."""
+        prompts = self._prompts(count)
+        single = min(count, len(LENGTHS))
+        answers = self.reference.generate(prompts, [self.picture] * count, NEW_TOKENS)
+        alone = self._greedy(prompts[:single], [self.prefix] * single, 1)
+        together = self._greedy(prompts, [self.prefix] * count, BATCH)
+        yield _step_check("decode logits, batch 1", alone, answers[:single])
+        yield _token_check("greedy tokens, batch 1", alone, answers[:single])
+        yield _step_check(f"decode logits, batch {BATCH}", together, answers)
+        yield _token_check(f"greedy tokens, batch {BATCH}", together, answers)
+        pictures, prefixes = self.mixture
+        rows = [prompts[row % count] for row in range(len(pictures))]
+        mixed = self._greedy(rows, prefixes, len(pictures))
+        expected = self.reference.generate(rows, pictures, NEW_TOKENS)
+        yield _token_check("greedy tokens, mixed pictures", mixed, expected)
+
+    def task(self, task: TaskSample) -> Check:
+        prefixes = [self.prefix] * len(task.prompts)
+        ours = self.runtime.generate(task.prompts, prefixes, task.max_new_tokens)
+        theirs = self.reference.generate(
+            task.prompts, [self.picture] * len(task.prompts), task.max_new_tokens
+        )
+        scores = [
+            sum(map(task.is_correct, (answer.text for answer in answers), task.references))
+            for answers in (ours, theirs)
+        ]
+        total = len(task.prompts)
+        detail = f"engine {scores[0]}/{total}, PyTorch {scores[1]}/{total}"
+        return Check(f"accuracy, {task.name}", scores[0] == scores[1], detail)
+
+    def _prompts(self, count: int) -> list[str]:
+        return probe_prompts(self.chat, count, self._longest())
+
+    def _longest(self) -> int:
+        frame = len(self.runtime.tail("x", self.prefix))
+        return min(LENGTHS[-1], self.chat.max_length - self.prefix.length - frame - NEW_TOKENS)
+
+    def _greedy(
+        self, prompts: Sequence[str], prefixes: Sequence[PrefixState], batch: int
+    ) -> list[_Steps]:
+        rows: list[_Steps] = []
+        for start in range(0, len(prompts), batch):
+            part = slice(start, start + batch)
+            tails = [
+                self.runtime.tail(prompt, prefix)
+                for prompt, prefix in zip(prompts[part], prefixes[part], strict=True)
+            ]
+            steps = self.runtime.steps(self.runtime.prefill(tails, prefixes[part]))
+            logits = np.stack([step for _, step in zip(range(NEW_TOKENS), steps, strict=False)])
+            rows += [_Steps(logits[:, row]) for row in range(len(tails))]
+        return rows
+
+
+@dataclass(frozen=True, eq=False)
+class _Steps:
+    """Greedy logits of one row, fp32 (steps, vocabulary)."""
+
+    logits: NDArray[np.float32]
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        return tuple(self.logits.argmax(-1).tolist())
+
+
+def _mixture(
+    bundle: Bundle, art: ArtRecord | None
+) -> tuple[list[NDArray[np.uint8] | None], list[PrefixState]]:
+    """A batch of 8 rows with the art, another picture, and none, in turn."""
+    rng = np.random.default_rng(8)
+    size = bundle.folder.manifest.picture_size
+    noise = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
+    own = noise[::-1].copy() if art is None else art.picture.pixels
+    pictures: list[NDArray[np.uint8] | None] = [own, noise, None]
+    prefixes = [bundle.runtime.prefix(pixels) for pixels in pictures]
+    rows = [row % len(pictures) for row in range(BATCH)]
+    return [pictures[row] for row in rows], [prefixes[row] for row in rows]
+
+
+def _compare(
+    name: str, found: NDArray[Any], expected: NDArray[Any], tolerance: float, detail: str
+) -> Check:
+    if found.shape != expected.shape:
+        return Check(name, False, f"shape {found.shape}, and PyTorch has {expected.shape}")
+    absolute = float(np.abs(found - expected).max(initial=0.0))
+    scale = float(np.abs(expected).max(initial=0.0))
+    # `not <=` and not `>`: a NaN must fail.
+    passed = bool(absolute <= tolerance)
+    return Check(name, passed, detail, absolute, absolute / scale if scale else None, tolerance)
+
+
+def _step_check(name: str, rows: list[_Steps], answers: list[ReferenceAnswer]) -> Check:
+    """Logits of every step whose tokens before it were the same; after that they may differ."""
+    found, expected = [], []
+    for row, answer in zip(rows, answers, strict=True):
+        agreed = _agreement(row.tokens, answer)
+        steps = min(agreed + 1, len(answer.logits))
+        found.append(row.logits[:steps])
+        expected.append(answer.logits[:steps])
+    detail = f"{sum(map(len, found))} steps of {len(rows)} answers"
+    return _compare(name, np.concatenate(found), np.concatenate(expected), LOGITS, detail)
+
+
+def _token_check(name: str, rows: list[_Steps], answers: list[ReferenceAnswer]) -> Check:
+    wrong = [
+        index
+        for index, (row, answer) in enumerate(zip(rows, answers, strict=True))
+        if _agreement(row.tokens, answer) < len(answer.logits)
+    ]
+    total = sum(len(answer.logits) for answer in answers)
+    detail = f"{len(rows) - len(wrong)}/{len(rows)} answers equal, {total} tokens"
+    if wrong:
+        first = wrong[0]
+        step = _agreement(rows[first].tokens, answers[first])
+        top = np.sort(answers[first].logits[step])[-2:]
+        margin = float(top[1] - top[0])
+        detail += f"; answer {first} parts at token {step} (PyTorch's margin there: {margin:.2g})"
+    return Check(name, not wrong, detail)
+
+
+def _agreement(tokens: Sequence[int], answer: ReferenceAnswer) -> int:
+    """How many tokens from the start are the same, the end token included."""
+    expected = answer.logits.argmax(-1).tolist()
+    for step, (ours, theirs) in enumerate(zip(tokens, expected, strict=False)):
+        if ours != theirs:
+            return step
+    return min(len(tokens), len(expected))

@@ -1,0 +1,143 @@
+"""One contract, held by every engine that is installed."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.contract import DecoderInput, Engine
+from engines.errors import MissingEngineError, OptionError
+from engines.model import ModelSource
+from engines.positions import text_positions
+from engines.registry import ENGINES, Entry, engine_class, installed
+from engines.torch_engine import TorchEngine
+
+SIZE = 64
+TOLERANCE = 1e-4
+
+
+def _open(name: str, model: Path, bundle: Path) -> Engine:
+    if name == "torch":
+        return TorchEngine.from_source(ModelSource("tiny", model), SIZE)
+    return engine_class(name)(bundle)  # type: ignore[call-arg]
+
+
+@pytest.fixture(scope="module", params=installed())
+def engine(
+    request: pytest.FixtureRequest, tiny_model_dir: Path, tiny_bundle_dir: Path
+) -> Iterator[Engine]:
+    with _open(request.param, tiny_model_dir, tiny_bundle_dir) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_model_dir: Path) -> Engine:
+    return TorchEngine.from_source(ModelSource("tiny", tiny_model_dir), SIZE)
+
+
+def _step(engine: Engine, ids: np.ndarray, past: int, keep: int = 0) -> DecoderInput:
+    batch, length = ids.shape
+    return DecoderInput(
+        engine.embed(ids),
+        np.ones((batch, past + length), np.int64),
+        text_positions(np.full(batch, past), length),
+        keep,
+    )
+
+
+def _ids(batch: int, length: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(10, 300, (batch, length))
+
+
+def test_vision(engine: Engine, reference: Engine) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
+    found = engine.vision(pixels)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, reference.vision(pixels), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(("batch", "length"), [(1, 1), (1, 5), (2, 64), (3, 65), (8, 1)])
+def test_decode(engine: Engine, reference: Engine, batch: int, length: int) -> None:
+    ids = _ids(batch, length)
+    found, _ = engine.decode(_step(engine, ids, 0), engine.empty_state(batch))
+    expected, _ = reference.decode(_step(reference, ids, 0), reference.empty_state(batch))
+    assert found.shape == (batch, length, expected.shape[-1])
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(0, 6), (1, 1), (4, 4), (100, 6)])
+def test_logits_to_keep(engine: Engine, keep: int, kept: int) -> None:
+    ids = _ids(2, 6)
+    whole, _ = engine.decode(_step(engine, ids, 0), engine.empty_state(2))
+    found, _ = engine.decode(_step(engine, ids, 0, keep), engine.empty_state(2))
+    np.testing.assert_allclose(found, whole[:, 6 - kept :], atol=TOLERANCE)
+
+
+def test_pieces_give_what_the_whole_gives(engine: Engine) -> None:
+    ids = _ids(2, 70)
+    whole, _ = engine.decode(_step(engine, ids, 0), engine.empty_state(2))
+    state, pieces = engine.empty_state(2), []
+    for start, stop in ((0, 33), (33, 69), (69, 70)):
+        logits, state = engine.decode(_step(engine, ids[:, start:stop], start), state)
+        pieces.append(logits)
+    np.testing.assert_allclose(np.concatenate(pieces, 1), whole, atol=TOLERANCE)
+
+
+def test_a_state_is_a_value(engine: Engine) -> None:
+    """Decoding twice from one state gives the same bits, whatever was freed in between."""
+    _, state = engine.decode(_step(engine, _ids(1, 9), 0), engine.empty_state())
+    before = [array.copy() for array in engine.dump_state(state)]
+    step = _step(engine, _ids(1, 1, seed=3), 9)
+    first, _ = engine.decode(step, state)
+    gc.collect()
+    noise = [np.full(array.shape, 7.0) for array in before]
+    second, _ = engine.decode(step, state)
+    assert np.array_equal(first, second)
+    assert noise
+    for array, kept in zip(engine.dump_state(state), before, strict=True):
+        assert np.array_equal(array, kept)
+
+
+def test_states_survive_the_arrays_they_came_from(engine: Engine) -> None:
+    _, state = engine.decode(_step(engine, _ids(1, 9), 0), engine.empty_state())
+    arrays = [array.copy() for array in engine.dump_state(state)]
+    loaded = engine.load_state(arrays)
+    for array in arrays:
+        array.fill(np.nan)
+    del arrays
+    gc.collect()
+    step = _step(engine, _ids(1, 2, seed=5), 9)
+    assert np.array_equal(engine.decode(step, loaded)[0], engine.decode(step, state)[0])
+
+
+def test_left_padding_of_the_past_changes_nothing(engine: Engine) -> None:
+    _, state = engine.decode(_step(engine, _ids(1, 9), 0), engine.empty_state())
+    step = _step(engine, _ids(1, 1, seed=5), 9)
+    padded = []
+    for spec, array in zip(engine.state, engine.dump_state(state), strict=True):
+        axis = spec.length_axis
+        widths = [(4, 0) if n == axis else (0, 0) for n in range(array.ndim)]
+        padded.append(np.pad(array, widths, constant_values=9.0))
+    mask = np.concatenate([np.zeros((1, 4), np.int64), step.attention_mask], 1)
+    shifted = DecoderInput(step.inputs_embeds, mask, step.position_ids, 0)
+    found, _ = engine.decode(shifted, engine.load_state(padded))
+    np.testing.assert_allclose(found, engine.decode(step, state)[0], atol=TOLERANCE)
+
+
+def test_every_engine_lists_the_same_state(engine: Engine, reference: Engine) -> None:
+    assert engine.state == reference.state
+
+
+def test_unknown_engine() -> None:
+    with pytest.raises(OptionError, match="did you mean 'onnxruntime'"):
+        engine_class("onnxruntim")
+
+
+def test_missing_engine_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENGINES, "ghost", Entry("no.where:Ghost", "no_such_package_here", "ghost"))
+    with pytest.raises(MissingEngineError, match=r"pip install 'art-export\[ghost\]'"):
+        engine_class("ghost")
