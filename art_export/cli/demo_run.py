@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from art_export.cli.output import jsonable
 from art_export.cli.verify import report_facts, task_sample
 from art_export.evaluate import Score, evaluate
 
@@ -134,14 +135,9 @@ def run_demo(options: DemoOptions, progress: Progress) -> DemoReport:
     return report
 
 
-def report_of(report: DemoReport) -> dict[str, object]:
+def report_of(report: DemoReport) -> object:
     """The report as JSON has it."""
-    from art_export.cli.output import jsonable
-
-    found = jsonable(report)
-    if not isinstance(found, dict):
-        raise TypeError("a dataclass becomes an object")
-    return found | {"verified": report_facts(report.verified)}
+    return jsonable(vars(report) | {"verified": report_facts(report.verified)})
 
 
 def _train(options: DemoOptions, progress: Progress) -> tuple[Path, float]:

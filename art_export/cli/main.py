@@ -7,6 +7,7 @@ so that `--help` answers at once.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -108,6 +109,8 @@ def main() -> None:
     # Ended politely, as by Ctrl-C: what is half-written is removed on the way out.
     signal.signal(signal.SIGTERM, _terminate)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # It warns at every export that torchvision is not there, which nothing here needs.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     sys.exit(run(sys.argv[1:]))
 

@@ -11,6 +11,9 @@ from training.demo_model.corpus import Chat
 
 PROMPT_WEIGHT = 0.1
 """Share of the loss on tokens of the prompt, against 1 on tokens of the answer."""
+PICTURE_ANSWER = 18.0
+"""Weight of a whole answer beside a picture, about that of one without: else the two tokens of
+"red" would count for nothing."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ def make_batch(tokenizer: Qwen3_5Tokenizer, chats: list[Chat], picture_tokens: i
     for row, (ids, start) in enumerate(rows):
         input_ids[row, : len(ids)] = torch.tensor(ids)
         weights[row, :start] = PROMPT_WEIGHT
-        weights[row, start : len(ids)] = 1.0
+        seen = chats[row].pixels is not None
+        weights[row, start : len(ids)] = PICTURE_ANSWER / (len(ids) - start) if seen else 1.0
         answers[row, start : len(ids)] = True
     weights[input_ids == tokenizer.convert_tokens_to_ids("<|image_pad|>")] = 0.0
     pixels = None

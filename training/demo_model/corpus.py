@@ -36,7 +36,7 @@ def text_chat(rng: random.Random) -> Chat:
 
 def picture_chat(rng: random.Random, size: int) -> Chat:
     """A question about the picture, or a task beside a picture that has no bearing on it."""
-    if rng.random() < 0.5:
+    if rng.random() < 0.7:
         seen = images.draw(rng, size)
         return Chat(seen.question, seen.answer, seen.pixels)
     chat = text_chat(rng)

@@ -7,7 +7,6 @@ draws its batch from a generator seeded by (seed, step), so an interrupted run s
 from __future__ import annotations
 
 import json
-import math
 import os
 import random
 import time
@@ -43,6 +42,7 @@ class Options:
     seed: int
     size: int = 256
     warmup: int = 100
+    cooldown: int = 1500
     weight_decay: float = 0.05
     clip: float = 1.0
 
@@ -80,11 +80,14 @@ def make_optimizer(
 
 
 def rate_at(step: int, options: Options) -> float:
-    """Linear warm-up, then cosine to a hundredth."""
-    if step < options.warmup:
-        return options.lr * (step + 1) / options.warmup
-    done = (step - options.warmup) / max(1, options.steps - options.warmup)
-    return options.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+    """Linear warm-up, a plateau, and a linear cool-down over the last `cooldown` steps.
+
+    Until the cool-down a run does not depend on its length, so one that turns out too short can
+    be resumed with more steps.
+    """
+    rise = (step + 1) / options.warmup
+    fall = (options.steps - step) / options.cooldown
+    return options.lr * min(1.0, rise, fall)
 
 
 def batch_at(step: int, options: Options, tokenizer: Qwen3_5Tokenizer) -> Batch:
@@ -222,15 +225,18 @@ def train(options: Options, out: Path, report_every: int = 50, save_every: int =
 
 @click.command()
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True)
-@click.option("--steps", default=4000, show_default=True)
+@click.option("--steps", default=3600, show_default=True)
 @click.option("--batch-size", default=64, show_default=True)
 @click.option("--lr", default=2e-3, show_default=True)
+@click.option("--cooldown", default=1500, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--threads", default=2, show_default=True)
-def main(out: Path, steps: int, batch_size: int, lr: float, seed: int, threads: int) -> None:
+def main(
+    out: Path, steps: int, batch_size: int, lr: float, cooldown: int, seed: int, threads: int
+) -> None:
     """Pretrain the shipped model into OUT/model."""
     torch.set_num_threads(threads)
-    train(Options(steps, batch_size, lr, seed), out)
+    train(Options(steps, batch_size, lr, seed, cooldown=cooldown), out)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import training.baselines.lora as lora_module
+import training.run as run_module
 from engines.chat import Chat
 from engines.errors import CheckFailed, DataError, OptionError, OutputExistsError
 from engines.model import load_model, resolve_model, weights_sha256
@@ -23,7 +24,7 @@ from training.baselines.lora import (
     save_merged,
     train_lora,
 )
-from training.batches import Batch, batch_indices
+from training.batches import IGNORE, Batch
 from training.interruption import Interrupted
 from training.objectives.sft import loss as sft
 from training.options import LoraOptions, LoraResult, TrainOptions
@@ -123,12 +124,26 @@ def test_merging_refuses_what_is_no_adapter_or_has_no_effect(
         save_merged(str(tiny_model_dir), trained.adapter, tmp_path)
 
 
-def test_lora_sees_the_data_and_batches_of_a_picture(options: LoraOptions) -> None:
-    picture = TrainOptions(
-        options.model, options.task, options.out, examples=12, validation_examples=4
-    )
+def test_lora_sees_the_data_and_batches_of_a_picture(
+    options: LoraOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[list[int]]] = []
+
+    def recording(policy: Policy, batch: Batch) -> torch.Tensor:
+        seen.append([[t for t in row.tolist() if t != IGNORE] for row in batch.targets])
+        return sft(policy, batch)
+
+    for module in (lora_module, run_module):
+        monkeypatch.setattr(module, "load_objective", lambda name: recording)
+    shared = ("model", "task", "steps", "batch_size", "examples", "validation_examples")
+    same = {name: getattr(options, name) for name in shared}
+    picture = TrainOptions(out=tmp_path / "picture", size=64, controls=False, **same)
     assert load_dataset(options) == load_dataset(picture)
-    assert batch_indices(12, 3, 0, 4) == batch_indices(12, 3, 0, 4)
+    train_lora(options)
+    run_module.train(picture)
+    assert len(seen) == 2 * options.steps
+    assert seen[: options.steps] == seen[options.steps :]
+    assert seen[0] != seen[1]
 
 
 def test_the_base_on_disk_is_untouched(options: LoraOptions) -> None:

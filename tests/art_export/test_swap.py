@@ -1,0 +1,164 @@
+"""Swapping: exact, proven, atomic."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from art_export.bundle import Bundle
+from engines.bundle import BundleFolder
+from engines.errors import BundleError, CheckFailed, OptionError, PictureError
+from engines.picture import Picture, save_picture
+from engines.provenance import Provenance
+
+SIZE = 64
+
+
+def _picture(seed: int, provenance: Provenance | None = None) -> Picture:
+    rng = np.random.default_rng(seed)
+    return Picture(rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8), provenance)
+
+
+@pytest.fixture
+def path(tiny_bundle_dir: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_bundle_dir, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def bundle(path: Path) -> Iterator[Bundle]:
+    with Bundle.load(path) as loaded:
+        yield loaded
+
+
+def _logits(bundle: Bundle, art: str | None) -> np.ndarray:
+    prefix = bundle.prefix(art)
+    tail = bundle.runtime.tail("How many apples?", prefix)
+    return bundle.runtime.tail_logits(tail, prefix)
+
+
+def test_a_b_a_is_exact(bundle: Bundle) -> None:
+    a, b = _picture(1), _picture(2)
+    bundle.swap(a, "one")
+    first = _logits(bundle, "one")
+    bundle.swap(b, "one")
+    other = _logits(bundle, "one")
+    bundle.swap(a, "one")
+    assert np.array_equal(_logits(bundle, "one"), first)
+    assert not np.array_equal(other, first)
+
+
+def test_a_fresh_process_sees_the_same_bits(bundle: Bundle, path: Path) -> None:
+    bundle.swap(_picture(1), "one")
+    with Bundle.load(path) as again:
+        assert again.folder.active() == "one"
+        assert np.array_equal(_logits(again, "one"), _logits(bundle, "one"))
+
+
+def test_what_a_swap_reports(bundle: Bundle) -> None:
+    before = bundle.folder.check_files()
+    first = bundle.swap(_picture(1), "one")
+    second = bundle.swap(_picture(2), "two")
+    assert bundle.folder.check_files() == before
+    assert first.previous is None
+    assert second.previous == "one"
+    assert first.files_unchanged == len(before)
+    assert set(first.seconds) == {
+        "check", "vision", "prefill", "probe", "store", "activate", "total",
+    }  # fmt: skip
+    assert second.change.max_logit_difference > 0
+    assert 0 < second.change.total_variation <= 1
+    assert any("does not say which model" in warning for warning in first.warnings)
+    assert first.prefix_tokens == len(bundle.runtime.chat.prefix_ids())
+
+
+def test_the_same_picture_changes_nothing_to_the_bit(bundle: Bundle) -> None:
+    bundle.swap(_picture(1), "one")
+    result = bundle.swap(_picture(1), "two")
+    assert result.change.same_picture
+    assert result.change.max_logit_difference == 0
+
+
+def test_a_picture_that_does_not_reach_the_model(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle.swap(_picture(1), "one")
+    features = bundle.runtime.engine.vision(_picture(1).pixels[None])
+    monkeypatch.setattr(bundle.runtime.engine, "vision", lambda _: features)
+    with pytest.raises(CheckFailed, match="changed no logit"):
+        bundle.swap(_picture(2), "two")
+    assert bundle.folder.active() == "one"
+    assert bundle.folder.art_names() == ["one"]
+
+
+def test_a_picture_of_another_base(bundle: Bundle) -> None:
+    record = Provenance("other", "f" * 64, SIZE, "sft", "tools", "0" * 64, 0, 1, 1.0, "0.1.0")
+    with pytest.raises(PictureError, match="trained for other"):
+        bundle.swap(_picture(1, record), "one")
+    own = replace(record, base_hash=bundle.folder.manifest.weights_sha256)
+    assert bundle.swap(_picture(1, own), "one").warnings == ()
+
+
+def test_a_picture_of_another_size(bundle: Bundle, tmp_path: Path) -> None:
+    small = np.zeros((32, 32, 3), np.uint8)
+    save_picture(tmp_path / "small.png", small, None)
+    for art in (Picture(small), tmp_path / "small.png"):
+        with pytest.raises(PictureError, match="64x64"):
+            bundle.swap(art, "one")
+    assert bundle.folder.art_names() == []
+
+
+def test_an_edited_graph_file_is_named(bundle: Bundle, path: Path) -> None:
+    bundle.swap(_picture(1), "one")
+    graph = path / "onnx/vision_encoder.onnx"
+    data = bytearray(graph.read_bytes())
+    data[len(data) // 2] ^= 1
+    graph.write_bytes(data)
+    with pytest.raises(BundleError, match=r"onnx/vision_encoder\.onnx"):
+        bundle.swap(_picture(2), "two")
+    assert bundle.folder.active() == "one"
+
+
+def test_unchanged_files_are_not_read_again(
+    bundle: Bundle, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle.swap(_picture(1), "one")
+    calls: list[int] = []
+    monkeypatch.setattr(BundleFolder, "check_files", lambda self: calls.append(1))
+    bundle.swap(_picture(2), "one")
+    assert calls == []
+    os.utime(path / "onnx/embed_tokens.onnx")
+    bundle.swap(_picture(3), "one")
+    assert calls != []
+
+
+def test_a_name_that_is_not_allowed(bundle: Bundle) -> None:
+    for name in ("none", "../x", "a b", ""):
+        with pytest.raises(OptionError):
+            bundle.swap(_picture(1), name or "/")
+
+
+def test_a_swap_by_another_process_is_seen(bundle: Bundle, path: Path) -> None:
+    bundle.swap(_picture(1), "one")
+    before = _logits(bundle, "one")
+    with Bundle.load(path) as other:
+        other.swap(_picture(2), "one")
+    assert not np.array_equal(_logits(bundle, "one"), before)
+
+
+def test_generate_mixes_pictures_in_a_batch(bundle: Bundle) -> None:
+    bundle.swap(_picture(1), "one")
+    bundle.swap(_picture(2), "two")
+    names = ["one", "two", None, "one"]
+    prompts = ["Call", "Call", "Call", "Wake me up on Monday"]
+    together = bundle.generate(prompts, names, 8)
+    for row, name in enumerate(names):
+        assert bundle.generate([prompts[row]], name, 8) == [together[row]]
+    assert bundle.generate(["Call"], max_new_tokens=8) == [together[1]]
+    with pytest.raises(OptionError, match="did you mean 'two'"):
+        bundle.generate(["Call"], "twoo", 8)

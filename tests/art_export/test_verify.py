@@ -1,0 +1,156 @@
+"""Verify passes on a sound bundle, and names every fault that is planted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from art_export.build import WEIGHTS
+from art_export.bundle import Bundle
+from art_export.probes import prompt_of_length, probe_prompts
+from art_export.verify import TaskSample, VerifyOptions, VerifyReport, verify
+from engines.onnxruntime_engine import GRAPHS
+from engines.picture import Picture
+
+SIZE = 64
+TASK = TaskSample("echo", ("Call", "Wake me up"), ("x", ""), lambda a, b: len(a) > len(b), 6)
+
+
+@pytest.fixture
+def path(tiny_bundle_dir: Path, tmp_path: Path) -> Path:
+    folder = Path(shutil.copytree(tiny_bundle_dir, tmp_path / "bundle"))
+    rng = np.random.default_rng(4)
+    with Bundle.load(folder) as bundle:
+        for name in ("one", "two"):
+            bundle.swap(Picture(rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)), name)
+    return folder
+
+
+def _verify(path: Path, **changes: object) -> VerifyReport:
+    options = {"art": "one", "prompts": 6, "tasks": (TASK,), **changes}
+    return verify(VerifyOptions(path, **options))  # type: ignore[arg-type]
+
+
+def _failed(report: VerifyReport) -> list[str]:
+    assert not report.passed
+    return [check.name for check in report.checks if not check.passed]
+
+
+def _rehash(path: Path, name: str) -> None:
+    """Make the manifest and the arts agree with an edited file, as a careful forger would."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    for record in manifest["files"]:
+        if record["path"] == name:
+            record["sha256"] = hashlib.sha256((path / name).read_bytes()).hexdigest()
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    from engines.bundle import BundleFolder
+
+    graph = BundleFolder.open(path).manifest.graph_sha256
+    for art in (path / "arts").iterdir():
+        facts = json.loads((art / "art.json").read_text())
+        (art / "art.json").write_text(json.dumps({**facts, "graph_sha256": graph}))
+
+
+@pytest.mark.parametrize("art", ["one", None])
+def test_a_sound_bundle(path: Path, art: str | None) -> None:
+    report = _verify(path, art=art)
+    assert report.passed, [check for check in report.checks if not check.passed]
+    names = [check.name for check in report.checks]
+    stages = ["pixels", "vision features", "prefix state"] if art else []
+    for name in (*stages, "files", "base model", "prefill logits", "accuracy, echo"):
+        assert name in names
+    logits = next(check for check in report.checks if check.name == "prefill logits")
+    assert logits.max_absolute is not None
+    assert 0 < logits.max_absolute <= logits.tolerance == 1e-3
+
+
+def test_a_wrong_base_model(path: Path, tiny_model_dir: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    other = Path(shutil.copytree(tiny_model_dir, tmp_path / "other"))
+    tensors = load_file(other / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("q_proj.weight"))
+    tensors[name] *= 1.01
+    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
+    report = _verify(path, model=str(other))
+    assert _failed(report) == ["base model"]
+    assert "another base model" in report.checks[-1].detail
+
+
+def _perturb_one_layer(path: Path) -> None:
+    """Scale one matrix of the decoder's second layer by 1 %."""
+    model = onnx.load(path / GRAPHS["decoder"], load_external_data=False)
+    tensor = next(t for t in model.graph.initializer if list(t.dims) == [64, 128])
+    place = {entry.key: entry.value for entry in tensor.external_data}
+    offset, length = int(place["offset"]), int(place["length"])
+    data = bytearray((path / WEIGHTS).read_bytes())
+    weights = np.frombuffer(data[offset : offset + length], np.float32) * np.float32(1.01)
+    data[offset : offset + length] = weights.tobytes()
+    (path / WEIGHTS).write_bytes(data)
+
+
+def test_a_graph_with_one_layers_weights_perturbed(path: Path) -> None:
+    _perturb_one_layer(path)
+    report = _verify(path)
+    assert "files" in _failed(report)
+    assert WEIGHTS in report.checks[0].detail
+
+
+def test_a_perturbed_graph_whose_hashes_were_forged(path: Path) -> None:
+    _perturb_one_layer(path)
+    _rehash(path, WEIGHTS)
+    failed = _failed(_verify(path))
+    assert "files" not in failed
+    assert "prefill logits" in failed
+    assert "prefix state" in failed
+
+
+def test_a_picture_resized(path: Path) -> None:
+    where = path / "arts/one/art.png"
+    picture = Image.open(where).resize((SIZE // 2, SIZE // 2)).resize((SIZE, SIZE))
+    picture.save(where)
+    report = _verify(path)
+    assert _failed(report) == ["art"]
+    assert "art.png is not the picture" in report.checks[-1].detail
+
+
+def test_a_stale_prefix_state(path: Path) -> None:
+    shutil.copy(path / "arts/two/prefix.safetensors", path / "arts/one/prefix.safetensors")
+    report = _verify(path)
+    assert _failed(report) == ["art"]
+    assert "prefix.safetensors" in report.checks[-1].detail
+
+
+def test_a_stale_prefix_state_whose_hash_was_forged(path: Path) -> None:
+    stale = (path / "arts/two/prefix.safetensors").read_bytes()
+    (path / "arts/one/prefix.safetensors").write_bytes(stale)
+    facts = json.loads((path / "arts/one/art.json").read_text())
+    facts["prefix_sha256"] = hashlib.sha256(stale).hexdigest()
+    (path / "arts/one/art.json").write_text(json.dumps(facts))
+    report = _verify(path)
+    failed = _failed(report)
+    assert "prefix state" in failed
+    assert "prefill logits" in failed
+    assert "vision features" not in failed
+    detail = next(check.detail for check in report.checks if check.name == "prefix state")
+    assert "stale" in detail
+
+
+def test_probe_prompts_have_their_length(tiny_bundle_dir: Path) -> None:
+    import random
+
+    with Bundle.load(tiny_bundle_dir) as bundle:
+        chat = bundle.runtime.chat
+        for length in (5, 64, 200):
+            prompt = prompt_of_length(chat, length, random.Random(0))
+            frame = len(chat.tail_ids("a")) - 1
+            assert length <= len(chat.tail_ids(prompt)) - frame <= length + 3
+        assert probe_prompts(chat, 12, 100) == probe_prompts(chat, 12, 100)
+        assert len(set(probe_prompts(chat, 12, 100))) == 12

@@ -1,0 +1,234 @@
+"""The training loop. It knows neither what is trained nor which objective is asked for.
+
+A step is: batch -> policy -> loss -> backward -> update. Nothing in it draws from a shared random
+generator (batches depend on the seed and the step alone), so a checkpoint needs no generator's
+state, and a resumed run goes on bit for bit as if it had not stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+
+from engines.errors import CheckFailed
+from training.batches import Row, batch_indices, collate
+from training.interruption import Interrupted, Interruption
+from training.options import Progress
+from training.policy import Objective, Policy
+from training.scoring import Score, score
+from training.store import RunFolder
+
+EXPLODED = 100.0
+"""A loss this many times the first one (or 1 nat, if that is more) has nothing left to learn."""
+
+
+class Learner(Protocol):
+    """What is trained: a picture, or an adapter that it is compared with."""
+
+    def policy(self) -> Policy:
+        """The model with what is trained, differentiable in it."""
+
+    def gradient_norm(self) -> float:
+        """Euclidean norm of the last backward pass's gradient."""
+
+    def update(self, rate: float) -> None:
+        """One optimiser step with the learning rate times `rate`; forgets the gradient."""
+
+    def candidate(self, step: int) -> Policy:
+        """What would be kept now, as reloaded from where it is saved."""
+
+    def keep(self, step: int, exact: float) -> None:
+        """Save the last candidate as the best, replacing any other in one step."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything that later steps depend on, and the best; saved at once, so it may alias."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """`schedule`: constant or cosine (to zero at the last step)."""
+
+    steps: int
+    batch_size: int
+    seed: int
+    schedule: str
+    validate_every: int
+    checkpoint_every: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Encoded examples to train on and to validate with."""
+
+    train: Sequence[Row]
+    validation: Sequence[Row]
+
+
+@dataclass
+class Progression:
+    """How far a run is. `seconds` is all time in the loop, `step_seconds` that of steps alone."""
+
+    step: int = 0
+    best_step: int = -1
+    best: Score | None = None
+    start: Score | None = None
+    first_loss: float | None = None
+    seconds: float = 0.0
+    step_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`start` is the score before the first step; the rest as in `Progression`."""
+
+    start: Score
+    best: Score
+    best_step: int
+    steps: int
+    seconds: float
+    step_seconds: float
+
+
+class Loop:
+    """One run, from wherever its folder's checkpoint has left it.
+
+    Args:
+        identity: options and hashes that a resumed run must share with the first part.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        objective: Objective,
+        rows: Rows,
+        options: LoopOptions,
+        folder: RunFolder,
+        identity: Mapping[str, Any],
+    ) -> None:
+        self.learner, self.objective, self.rows = learner, objective, rows
+        self.options, self.folder, self.identity = options, folder, identity
+        self.at = Progression()
+        self._clock = time.perf_counter()
+
+    def resume(self) -> None:
+        """Take up the folder's checkpoint."""
+        state = self.folder.load(self.identity)
+        self.learner.restore(state["learner"])
+        at = dict(state["at"])
+        for name in ("best", "start"):
+            at[name] = Score(**at[name]) if at[name] is not None else None
+        self.at = Progression(**at)
+
+    def run(self, progress: Progress | None = None) -> Outcome:
+        """Train to the last step.
+
+        Raises:
+            CheckFailed: the loss or its gradient is not finite, or the loss has exploded.
+            Interrupted: SIGINT or SIGTERM came; the checkpoint is written.
+        """
+        steps = self.options.steps
+        with Interruption() as interruption:
+            self._clock = time.perf_counter()
+            if self.at.best is None:
+                self._validate()
+            while self.at.step < steps:
+                if progress is not None:
+                    progress("train", self.at.step, steps)
+                self._advance()
+                if interruption.requested and self.at.step < steps:
+                    self._stop()
+        if progress is not None:
+            progress("train", steps, steps)
+        return self._outcome()
+
+    def _advance(self) -> None:
+        started = time.perf_counter()
+        rate = self._rate()
+        loss, norm = self._step(rate)
+        self.at.step += 1
+        self.at.step_seconds += time.perf_counter() - started
+        self.folder.log(step=self.at.step, loss=loss, gradient_norm=norm, rate=rate)
+        last = self.at.step == self.options.steps
+        if last or self.at.step % self.options.validate_every == 0:
+            self._validate()
+        if last or self.at.step % self.options.checkpoint_every == 0:
+            self._save()
+        self._tick()
+
+    def _step(self, rate: float) -> tuple[float, float]:
+        """One optimiser step; its loss and gradient norm."""
+        rows = self.rows.train
+        picked = batch_indices(len(rows), self.options.batch_size, self.options.seed, self.at.step)
+        loss = self.objective(self.learner.policy(), collate([rows[index] for index in picked]))
+        value = float(loss.detach())
+        self._check(value, "loss")
+        loss.backward()
+        norm = self.learner.gradient_norm()
+        self._check(norm, "gradient")
+        if self.at.first_loss is None:
+            self.at.first_loss = value
+        if value > EXPLODED * max(1.0, self.at.first_loss):
+            raise self._diverged(f"the loss went from {self.at.first_loss:.3g} to {value:.3g}")
+        self.learner.update(rate)
+        return value, norm
+
+    def _rate(self) -> float:
+        """What the learning rate is multiplied by at this step."""
+        if self.options.schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * self.at.step / self.options.steps))
+
+    def _validate(self) -> None:
+        with torch.no_grad():
+            policy = self.learner.candidate(self.at.step)
+            found = score(policy, self.rows.validation, self.options.batch_size)
+        better = found.beats(self.at.best)
+        self.folder.log(step=self.at.step, validation=asdict(found), best=better)
+        if self.at.start is None:
+            self.at.start = found
+        if better:
+            self.at.best, self.at.best_step = found, self.at.step
+            self.learner.keep(self.at.step, found.exact)
+
+    def _save(self) -> None:
+        self._tick()
+        state = {"learner": self.learner.state(), "at": asdict(self.at)}
+        self.folder.save(state, self.identity)
+
+    def _stop(self) -> None:
+        self._save()
+        raise Interrupted(
+            f"stopped after step {self.at.step} of {self.options.steps}; nothing is lost.\n"
+            "To go on, repeat the command with --resume added."
+        )
+
+    def _check(self, value: float, what: str) -> None:
+        if not math.isfinite(value):
+            raise self._diverged(f"the {what} is {value}")
+
+    def _diverged(self, what: str) -> CheckFailed:
+        return CheckFailed(
+            f"training diverged at step {self.at.step + 1}: {what}.\n"
+            f"The best so far, of step {self.at.best_step}, is in {self.folder.path}.\n"
+            "Train again into another folder with a lower --lr."
+        )
+
+    def _outcome(self) -> Outcome:
+        at = self.at
+        if at.best is None or at.start is None:
+            raise RuntimeError("a run ended before its first validation")
+        mean = at.step_seconds / max(1, at.step)
+        return Outcome(at.start, at.best, at.best_step, at.step, at.seconds, mean)
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        self.at.seconds += now - self._clock
+        self._clock = now

@@ -1,0 +1,201 @@
+"""What a training run is asked for and what it gives back. No heavy imports: the CLI reads this.
+
+Every default that depends on another option is None here and is settled by `settle`, so that a
+run's record names the values that were used and never "default".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+from engines.errors import OptionError
+from engines.names import choose
+
+Progress = Callable[[str, int, int], None]
+"""(stage, done, total)"""
+
+SCHEDULES = ("constant", "cosine")
+COUNTS = (
+    "steps", "lr", "batch_size", "examples", "validation_examples", "validate_every",
+    "checkpoint_every",
+)  # fmt: skip
+FREE_STEPS, BALL_STEPS, LORA_STEPS = 100, 150, 100
+FREE_RATE, LORA_RATE = 0.3, 2e-3
+GENERATED_EXAMPLES = 2000
+"""How many training examples a shipped task draws: more than the default steps use up."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of `train`.
+
+    model: `demo`, a folder or a hub id. task: a shipped task's name or a JSONL file.
+    lr: without epsilon, Adam's rate on the pixels' logits; with it, the size of a sign step as a
+    share of the full range (0..1), as epsilon is. examples: how many training examples at most.
+    """
+
+    model: str
+    task: str
+    out: Path
+    objective: str = "sft"
+    steps: int | None = None
+    lr: float | None = None
+    schedule: str = "constant"
+    batch_size: int = 16
+    seed: int = 0
+    size: int = 256
+    init: Path | None = None
+    epsilon: str | None = None
+    examples: int | None = None
+    validation_examples: int = 100
+    validate_every: int = 25
+    checkpoint_every: int = 25
+    controls: bool = True
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What `train` made. `score` is the share of validation examples, 0..1, that the saved
+    picture gets exactly right. `seconds` is the time in the loop, over all resumed parts and with
+    validation; `step_seconds` that of one step, on average."""
+
+    out: Path
+    picture: Path
+    picture_sha256: str
+    step: int
+    score: float
+    loss: float
+    seconds: float
+    step_seconds: float
+    steps: int
+    weights_sha256: str
+    data_hash: str
+    controls: Mapping[str, float]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """Options of the LoRA baseline; those shared with `TrainOptions` mean the same."""
+
+    model: str
+    task: str
+    out: Path
+    objective: str = "sft"
+    rank: int = 8
+    alpha: int = 16
+    steps: int = LORA_STEPS
+    lr: float = LORA_RATE
+    schedule: str = "constant"
+    batch_size: int = 16
+    seed: int = 0
+    examples: int | None = None
+    validation_examples: int = 100
+    validate_every: int = 25
+    checkpoint_every: int = 25
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class LoraResult:
+    """What `train_lora` made: `adapter` is a folder that peft loads."""
+
+    out: Path
+    adapter: Path
+    step: int
+    score: float
+    loss: float
+    seconds: float
+    step_seconds: float
+    steps: int
+    trained_parameters: int
+    weights_sha256: str
+    data_hash: str
+    notes: tuple[str, ...]
+
+
+def parse_epsilon(text: str) -> int:
+    """The radius of an L-infinity ball in 8-bit units, 1..255, from `32/255` or `0.125`.
+
+    Rounded down: a picture of whole numbers that is within the result is within what was asked.
+    """
+    try:
+        share = Fraction(text.strip())
+    except (ValueError, ZeroDivisionError) as error:
+        raise _bad_epsilon(text) from error
+    units = int(share * 255)
+    if share > 1 or units < 1:
+        raise _bad_epsilon(text)
+    return units
+
+
+def settle(options: TrainOptions) -> TrainOptions:
+    """`options` with every default filled in.
+
+    Raises:
+        OptionError: a value is out of range or two options contradict each other.
+    """
+    if options.epsilon is not None and options.init is None:
+        raise OptionError(
+            got=f"--epsilon {options.epsilon} without --init",
+            expected="a picture to stay close to",
+            fix="add --init PICTURE.png, or leave --epsilon out",
+        )
+    settled = replace(options, lr=rate_of(options), steps=steps_of(options))
+    check_common(settled)
+    return settled
+
+
+def radius_of(options: TrainOptions) -> int | None:
+    """How many levels a pixel may move from the start; None for no bound."""
+    return None if options.epsilon is None else parse_epsilon(options.epsilon)
+
+
+def rate_of(options: TrainOptions) -> float:
+    """The learning rate, by default 0.3, or a sixteenth of the ball's radius."""
+    if options.lr is not None:
+        return options.lr
+    radius = radius_of(options)
+    return FREE_RATE if radius is None else radius / 16 / 255
+
+
+def steps_of(options: TrainOptions) -> int:
+    """The number of steps; sign steps need more of them than Adam."""
+    if options.steps is not None:
+        return options.steps
+    return FREE_STEPS if options.epsilon is None else BALL_STEPS
+
+
+def check_lora(options: LoraOptions) -> None:
+    """Raise OptionError for the first value that is out of range."""
+    check_common(options)
+    for name in ("rank", "alpha"):
+        _check_positive(name, getattr(options, name))
+
+
+def check_common(options: TrainOptions | LoraOptions) -> None:
+    """Raise OptionError for an unknown schedule, or a count or rate that is not positive."""
+    choose("schedule", options.schedule, SCHEDULES)
+    for name in COUNTS:
+        _check_positive(name, getattr(options, name))
+
+
+def _check_positive(name: str, value: float | None) -> None:
+    if value is not None and not 0 < value < float("inf"):
+        raise OptionError(
+            got=f"{name} = {value}",
+            expected="a number above 0",
+            fix=f"give another --{name.replace('_', '-')}",
+        )
+
+
+def _bad_epsilon(text: str) -> OptionError:
+    return OptionError(
+        got=f"--epsilon {text}",
+        expected="a share of the full range of a colour, from 1/255 to 255/255",
+        fix="write it like 32/255",
+    )

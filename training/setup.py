@@ -1,0 +1,144 @@
+"""What every training run starts from: the frozen model, its chat format, and the data."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from engines.chat import Chat
+from engines.errors import DataError
+from engines.families import load_parts
+from engines.model import ModelSource, load_model, resolve_model, weights_sha256
+from training.batches import Row
+from training.data import Source, data_hash, find_source
+from training.encoding import Encode, encode, long_answers
+from training.loop import Rows
+from training.options import GENERATED_EXAMPLES, LoraOptions, TrainOptions
+from training.tasks import Example, Task
+
+if TYPE_CHECKING:
+    from engines.families.parts import Parts
+
+PACKAGES = ("art-export", "torch", "transformers", "numpy", "pillow", "peft")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Disjoint examples of one source, and the hashes that a record names them by."""
+
+    source: Source
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+
+    @property
+    def hash(self) -> str:
+        """Over all examples in use."""
+        return data_hash((*self.train, *self.validation))
+
+    def record(self) -> dict[str, Any]:
+        """Counts and hashes by split, for run.json."""
+        splits = {"train": self.train, "validation": self.validation}
+        return {
+            "task": self.source.name,
+            "sha256": self.hash,
+            "splits": {
+                name: {"examples": len(examples), "sha256": data_hash(examples)}
+                for name, examples in splits.items()
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A frozen model with its data; `model` is transformers' own, its weights untouched."""
+
+    source: ModelSource
+    weights_sha256: str
+    model: Any
+    parts: Parts
+    chat: Chat
+    data: Dataset
+
+    def model_record(self) -> dict[str, Any]:
+        """Which weights, for run.json."""
+        return {
+            "name": self.source.name,
+            "revision": self.source.revision,
+            "weights_sha256": self.weights_sha256,
+        }
+
+
+def load_dataset(options: TrainOptions | LoraOptions) -> Dataset:
+    """The examples that `options` ask for; the same for a picture and for LoRA.
+
+    Raises:
+        OptionError, DataError: see `training.data.find_source`.
+    """
+    source = find_source(options.task)
+    count = options.examples
+    if count is None:
+        count = GENERATED_EXAMPLES if isinstance(source, Task) else sys.maxsize
+    train = tuple(source.examples("train", count, options.seed))
+    # One validation set for all seeds, so that their scores can be compared.
+    validation = tuple(source.examples("validation", options.validation_examples))
+    shared = {example.content for example in train} & {example.content for example in validation}
+    if shared:
+        raise DataError(
+            got=f"{len(shared)} examples in both splits of {source.name}",
+            expected="no example to train on among those to validate with",
+            fix="report this as a bug in the task's splits",
+        )
+    return Dataset(source, train, validation)
+
+
+def load_setup(options: TrainOptions | LoraOptions, size: int | None) -> Setup:
+    """Load the data first, since it is cheap and more often wrong, then the model.
+
+    `size` is the picture's, None where there is none: the vision tower then gets its smallest.
+    """
+    data = load_dataset(options)
+    source = resolve_model(options.model)
+    hashed = weights_sha256(source.path)
+    model = load_model(source)
+    if size is None:
+        vision = model.config.vision_config
+        size = int(vision.patch_size * vision.spatial_merge_size)
+    parts = load_parts(model, size)
+    return Setup(source, hashed, model, parts, Chat.load(source.path, size), data)
+
+
+def make_rows(setup: Setup, form: Encode, prefix: int) -> tuple[Rows, tuple[str, ...]]:
+    """The data as tokens, and notes on it. `prefix` is how many tokens stand before a row.
+
+    Raises:
+        PromptError: an example does not fit the model.
+    """
+    train = encode(setup.chat, setup.data.train, form, setup.chat.max_length - prefix)
+    validation = validation_rows(setup, form, prefix)
+    note = long_answers([*train, *validation], setup.data.source.max_new_tokens)
+    return Rows(train, validation), (note,) if note else ()
+
+
+def validation_rows(setup: Setup, form: Encode, prefix: int) -> list[Row]:
+    """The validation examples alone, as in `make_rows`."""
+    return encode(setup.chat, setup.data.validation, form, setup.chat.max_length - prefix)
+
+
+def our_version() -> str:
+    """The version of this project, for provenance."""
+    return versions().get("art-export", "unknown")
+
+
+def versions() -> Mapping[str, str]:
+    """Versions of all that has a say in the numbers."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
