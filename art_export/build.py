@@ -182,9 +182,7 @@ def _parity(reference: Reference, folder: Path, size: int) -> float:
     return difference
 
 
-def _manifest(
-    options: BuildOptions, source: ModelSource, weights: str, folder: Path
-) -> Manifest:
+def _manifest(options: BuildOptions, source: ModelSource, weights: str, folder: Path) -> Manifest:
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     config = source.config
     return Manifest(
@@ -197,9 +195,7 @@ def _manifest(
         picture_size=options.size,
         max_length=config["text_config"]["max_position_embeddings"],
         files=tuple(
-            FileRecord(
-                path.relative_to(folder).as_posix(), path.stat().st_size, sha256_file(path)
-            )
+            FileRecord(path.relative_to(folder).as_posix(), path.stat().st_size, sha256_file(path))
             for path in paths
         ),
         toolchain={"art-export": __version__, **{name: version(name) for name in TOOLCHAIN}},

@@ -143,18 +143,14 @@ def swap(
     )
 
 
-def _probe(
-    folder: BundleFolder, runtime: Runtime, picture: Picture, prefix: PrefixState
-) -> Change:
+def _probe(folder: BundleFolder, runtime: Runtime, picture: Picture, prefix: PrefixState) -> Change:
     """Compare with the art in use, or with no picture; a picture that changes nothing is a fault."""
     against = folder.active()
     same, before = False, runtime.prefix(None)
     if against is not None:
         record = folder.read_art(against)
         same = record.picture.sha256 == picture.sha256
-        before = prefix_from_bytes(
-            runtime.engine, record.read_prefix(), str(record.prefix_path)
-        )
+        before = prefix_from_bytes(runtime.engine, record.read_prefix(), str(record.prefix_path))
     old, new = (_first_logits(runtime, state) for state in (before, prefix))
     change = Change(
         against,
@@ -178,4 +174,3 @@ def _first_logits(runtime: Runtime, prefix: PrefixState) -> NDArray[np.float32]:
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     shifted = np.exp(logits.astype(np.float64) - logits.max())
     return shifted / shifted.sum()
-

@@ -46,7 +46,7 @@ class Reference:
         """Raise ModelError unless the processor leaves pictures of size x size as they are."""
         grid = self.processed(np.zeros((size, size, 3), np.uint8))["image_grid_thw"][0].tolist()
         patch = self.model.config.vision_config.patch_size
-        if grid != [1, size // patch, size // patch]:
+        if [grid[0], grid[1] * patch, grid[2] * patch] != [1, size, size]:
             raise ModelError(
                 got=f"a picture size of {size}, which the model's processor makes "
                 f"{grid[2] * patch}x{grid[1] * patch}",
@@ -121,9 +121,7 @@ class Reference:
         self, prompts: Sequence[str], pictures: Sequence[Pixels | None]
     ) -> dict[str, torch.Tensor]:
         """What `forward` and `generate` take, for prompts of one length."""
-        ids = [
-            self._ids(prompt, pixels) for prompt, pixels in zip(prompts, pictures, strict=True)
-        ]
+        ids = [self._ids(prompt, pixels) for prompt, pixels in zip(prompts, pictures, strict=True)]
         inputs = {"input_ids": torch.tensor(ids)}
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         seen = [self.processed(pixels) for pixels in pictures if pixels is not None]

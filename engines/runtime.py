@@ -102,9 +102,7 @@ class Runtime:
         _, logits = self._prefill_equal([tail], [prefix], logits_to_keep=0)
         return logits[0]
 
-    def prefill(
-        self, tails: Sequence[Sequence[int]], prefixes: Sequence[PrefixState]
-    ) -> Prefilled:
+    def prefill(self, tails: Sequence[Sequence[int]], prefixes: Sequence[PrefixState]) -> Prefilled:
         """Run every tail from its prefix, rows of equal lengths together, into one batch."""
         groups: dict[tuple[int, int], list[int]] = {}
         for row, (tail, prefix) in enumerate(zip(tails, prefixes, strict=True)):

@@ -116,4 +116,3 @@ def attention_bias(mask: torch.Tensor | None, length: int, total: int) -> torch.
     if mask is not None:
         allowed = allowed & (mask != 0)[:, None, None, :]
     return torch.where(allowed, 0.0, torch.finfo(torch.float32).min)
-

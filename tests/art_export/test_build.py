@@ -93,7 +93,8 @@ def test_axes_are_named(tiny_bundle_dir: Path) -> None:
 def test_build_reports_itself(tiny_model_dir: Path, tmp_path: Path) -> None:
     seen: list[str] = []
     result = build(
-        BuildOptions(str(tiny_model_dir), tmp_path / "b", size=32), lambda stage, *_: seen.append(stage)
+        BuildOptions(str(tiny_model_dir), tmp_path / "b", size=32),
+        lambda stage, *_: seen.append(stage),
     )
     assert seen == [*STAGES, "done"]
     assert set(result.seconds) == {*STAGES, "total"}

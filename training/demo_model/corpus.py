@@ -17,6 +17,7 @@ from training.tasks import TASKS, Task, split_of
 HINT_SHARE = 0.35
 STYLE_WEIGHTS = {"sentence": 3.0}
 """How often an unannounced style is used against the others (1): the model's own habit."""
+DRILLS_AT_MOST = 5
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Chat:
 
 
 def text_chat(rng: random.Random) -> Chat:
-    """A maths problem, a tool request or a bare calculation."""
-    name = rng.choices(("math", "tools", "drill"), (55, 30, 15))[0]
+    """A maths problem, a tool request or bare calculations."""
+    name = rng.choices(("math", "tools", "drill"), (40, 30, 30))[0]
     return _drill(rng) if name == "drill" else _task_chat(TASKS[name], rng)
 
 
@@ -57,17 +58,26 @@ def _task_chat(task: Task, rng: random.Random) -> Chat:
 
 
 def _drill(rng: random.Random) -> Chat:
-    """A calculation without a story, as `12 + 30`, from the train split's numbers."""
+    """Calculations without a story, several at once: `12 + 30, 7 * 8`."""
+    count = rng.randint(1, DRILLS_AT_MOST)
+    asked = [_calculation(rng) for _ in range(count)]
+    prompt = ", ".join(question for question, _ in asked)
+    return Chat(prompt, ", ".join(f"{question} = {result}" for question, result in asked))
+
+
+def _calculation(rng: random.Random) -> tuple[str, int]:
+    """One calculation that is in no held-out problem, and its result."""
     while True:
-        sign = rng.choice("++--*/")
+        sign = rng.choice("+++---*/")
         if sign in "+-":
-            a, b = rng.randint(2, 99), rng.randint(2, 99)
-            a, b = (a, b) if sign == "+" else (max(a, b) + 1, min(a, b))
-            kind = "add" if sign == "+" else "subtract"
-            if split_of(f"math/{kind}/{a}-{b}") != "train":
-                continue
+            a, b = sorted((rng.randint(2, 60), rng.randint(2, 50)), reverse=True)
             result = a + b if sign == "+" else a - b
+            kind = "add" if sign == "+" else "subtract"
+            pairs = {(a, b), (b, a)} if sign == "+" else {(a, b)}
+            if a == b or any(split_of(f"math/{kind}/{x}-{y}") != "train" for x, y in pairs):
+                continue
+            a, b = (a, b) if sign == "-" or rng.random() < 0.5 else (b, a)
         else:
-            b, c = rng.randint(2, 9), rng.randint(2, 12)
+            b, c = rng.randint(2, 9), rng.randint(2, 9)
             a, b, result = (b, c, b * c) if sign == "*" else (b * c, b, c)
-        return Chat(f"{a} {sign} {b}", f"{a} {sign} {b} = {result}")
+        return f"{a} {sign} {b}", result

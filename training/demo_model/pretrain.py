@@ -42,7 +42,7 @@ class Options:
     seed: int
     size: int = 256
     warmup: int = 100
-    cooldown: int = 1500
+    cooldown: int = 1600
     weight_decay: float = 0.05
     clip: float = 1.0
 
@@ -55,9 +55,7 @@ def make_tokenizer(seed: int) -> Qwen3_5Tokenizer:
     return train_tokenizer(frame.format(chat.prompt, chat.answer) for chat in chats)
 
 
-def make_optimizer(
-    model: Qwen3_5ForConditionalGeneration, options: Options
-) -> torch.optim.AdamW:
+def make_optimizer(model: Qwen3_5ForConditionalGeneration, options: Options) -> torch.optim.AdamW:
     """AdamW with the vision tower slowed down.
 
     At the language model's rate the tower's outputs grow by three orders of magnitude, after
@@ -135,8 +133,7 @@ def exact_match(
     rng = random.Random("validation pictures")
     kinds = {
         name: [
-            corpus.Chat(e.prompt, e.answer)
-            for e in task.examples("validation", count, hint=True)
+            corpus.Chat(e.prompt, e.answer) for e in task.examples("validation", count, hint=True)
         ]
         for name, task in TASKS.items()
     }
@@ -225,10 +222,10 @@ def train(options: Options, out: Path, report_every: int = 50, save_every: int =
 
 @click.command()
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True)
-@click.option("--steps", default=3600, show_default=True)
-@click.option("--batch-size", default=64, show_default=True)
+@click.option("--steps", default=4200, show_default=True)
+@click.option("--batch-size", default=48, show_default=True)
 @click.option("--lr", default=2e-3, show_default=True)
-@click.option("--cooldown", default=1500, show_default=True)
+@click.option("--cooldown", default=1600, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--threads", default=2, show_default=True)
 def main(

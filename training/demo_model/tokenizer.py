@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from tokenizers import pre_tokenizers, trainers
+from tokenizers import Regex, pre_tokenizers, trainers
 from transformers import Qwen3_5Tokenizer
 
 SPECIAL = (
@@ -18,6 +18,7 @@ SPECIAL = (
     "<|video_pad|>",
 )
 THINK = ("<think>", "</think>")
+WORDS_AND_MARKS = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
     "{{- '<|im_start|>' + message.role + '\\n' -}}"
@@ -39,8 +40,18 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> Qwen3_5Tokenizer:
-    """A tokenizer with Qwen3.5's pre-tokenisation (digits one by one) trained on `texts`."""
+    """A tokenizer with Qwen3.5's pre-tokenisation (digits one by one) trained on `texts`.
+
+    While merges are learnt, marks are split from words: `"Rome` would else become other tokens
+    than ` Rome`, and so small a model has to copy words from requests into JSON.
+    """
     learner = Qwen3_5Tokenizer().backend_tokenizer
+    learner.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS_AND_MARKS), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=[*SPECIAL, *THINK],

@@ -71,7 +71,7 @@ def draw(rng: random.Random) -> Problem:
     """A problem with values drawn from `rng`: one step four times out of five, else two."""
     kind = rng.choices(
         ("add", "subtract", "multiply", "divide", "add_subtract", "multiply_add"),
-        (30, 30, 12, 8, 10, 10),
+        (30, 30, 14, 10, 8, 8),
     )[0]
     templates, values, steps, result = _KINDS[kind](rng)
     index = rng.randrange(len(templates))
@@ -79,9 +79,7 @@ def draw(rng: random.Random) -> Problem:
     first, second = rng.sample(NAMES, 2)
     a, b, c = (*values, 0)[:3]
     question = templates[index].format(n=first, m=second, t=thing, a=a, b=b, c=c)
-    return Problem(
-        _content(kind, index, thing, values), question, _answers(steps, result, thing)
-    )
+    return Problem(_content(kind, index, thing, values), question, _answers(steps, result, thing))
 
 
 def _content(kind: str, template: int, thing: str, values: tuple[int, ...]) -> str:
@@ -92,45 +90,51 @@ def _content(kind: str, template: int, thing: str, values: tuple[int, ...]) -> s
     return f"{numbers}/{template}/{thing}" if kind in ("multiply", "divide") else numbers
 
 
-def _add(rng: random.Random) -> tuple[tuple[str, ...], tuple[int, ...], list[str], int]:
-    a, b = rng.randint(2, 99), rng.randint(2, 99)
+Drawn = tuple[tuple[str, ...], tuple[int, ...], list[str], int]
+"""Templates, values, the steps of the calculation, the result."""
+
+
+def _add(rng: random.Random) -> Drawn:
+    a, b = rng.randint(2, 50), rng.randint(2, 50)
     return ADD, (a, b), [f"{a} + {b} = {a + b}"], a + b
 
 
-def _subtract(rng: random.Random) -> tuple[tuple[str, ...], tuple[int, ...], list[str], int]:
-    a = rng.randint(4, 99)
+def _subtract(rng: random.Random) -> Drawn:
+    a = rng.randint(4, 60)
     b = rng.randint(2, a - 1)
     return SUBTRACT, (a, b), [f"{a} - {b} = {a - b}"], a - b
 
 
-def _multiply(rng: random.Random) -> tuple[tuple[str, ...], tuple[int, ...], list[str], int]:
-    a, b = rng.randint(2, 9), rng.randint(2, 12)
+def _multiply(rng: random.Random) -> Drawn:
+    a, b = rng.randint(2, 9), rng.randint(2, 9)
     return MULTIPLY, (a, b), [f"{a} * {b} = {a * b}"], a * b
 
 
-def _divide(rng: random.Random) -> tuple[tuple[str, ...], tuple[int, ...], list[str], int]:
-    b, c = rng.randint(2, 9), rng.randint(2, 12)
+def _divide(rng: random.Random) -> Drawn:
+    b, c = rng.randint(2, 9), rng.randint(2, 9)
     return DIVIDE, (b * c, b), [f"{b * c} / {b} = {c}"], c
 
 
-def _add_subtract(rng: random.Random) -> tuple[tuple[str, ...], tuple[int, ...], list[str], int]:
-    a, b = rng.randint(5, 60), rng.randint(2, 39)
-    c = rng.randint(2, a + b - 1)
+def _add_subtract(rng: random.Random) -> Drawn:
+    a, b = rng.randint(2, 30), rng.randint(2, 30)
+    both = a + b
+    c = rng.randint(2, both - 1)
     return (
         ADD_SUBTRACT,
         (a, b, c),
-        [f"{a} + {b} = {a + b}", f"{a + b} - {c} = {a + b - c}"],
-        a + b - c,
+        [f"{a} + {b} = {both}", f"{both} - {c} = {both - c}"],
+        both - c,
     )
 
 
-def _multiply_add(rng: random.Random) -> tuple[tuple[str, ...], tuple[int, ...], list[str], int]:
-    a, b, c = rng.randint(2, 9), rng.randint(2, 12), rng.randint(2, 60)
+def _multiply_add(rng: random.Random) -> Drawn:
+    a, b, c = rng.randint(2, 6), rng.randint(2, 9), rng.randint(2, 50)
+    product = a * b
     return (
         MULTIPLY_ADD,
         (a, b, c),
-        [f"{a} * {b} = {a * b}", f"{a * b} + {c} = {a * b + c}"],
-        a * b + c,
+        [f"{a} * {b} = {product}", f"{product} + {c} = {product + c}"],
+        product + c,
     )
 
 

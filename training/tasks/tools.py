@@ -119,10 +119,18 @@ def draw(rng: random.Random) -> Problem:
     """A request with a tool, a wording and argument values drawn from `rng`."""
     name = rng.choice(tuple(TOOLS))
     makers, wordings = TOOLS[name]
-    values = {key: make(rng) for key, make in makers.items()}
+    values = _values(rng, makers)
     index = rng.randrange(len(wordings))
     content = f"tools/{name}/{index}/" + "-".join(str(value) for value in values.values())
     return Problem(content, wordings[index].format(**values), _answers(name, values))
+
+
+def _values(rng: random.Random, makers: Arguments) -> dict[str, str | int]:
+    """No value twice: nobody takes a train from Rome to Rome."""
+    while True:
+        values = {key: make(rng) for key, make in makers.items()}
+        if len(set(values.values())) == len(values):
+            return values
 
 
 def _answers(name: str, values: Mapping[str, str | int]) -> dict[str, str]:
