@@ -16,12 +16,11 @@ import onnx_ir as ir
 from art_export import __version__
 from art_export.export.graphs import export_parts
 from art_export.export.weights import WeightFile
-from engines.bundle import MANIFEST_NAME
 from engines.chat import Chat
 from engines.errors import CheckFailed
 from engines.families import check_family, load_parts
 from engines.files import sha256_file, staged_folder, write_bytes
-from engines.manifest import FileRecord, Manifest
+from engines.manifest import MANIFEST_NAME, FileRecord, Manifest
 from engines.model import ModelSource, resolve_model, weights_sha256
 from engines.names import choose
 from engines.onnxruntime_engine import GRAPHS, OnnxRuntimeEngine

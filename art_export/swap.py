@@ -16,6 +16,7 @@ from engines.picture import Picture, check_base
 from engines.prefix import PrefixState, prefix_from_bytes, prefix_to_bytes
 from engines.runtime import Runtime
 
+UNREACHED = "the new picture changed no logit: it does not reach the model"
 PROBE = "What is 12 + 30?"
 """The prompt whose next-token distribution shows that a swap changed what the model does."""
 
@@ -144,7 +145,7 @@ def swap(
 
 
 def _probe(folder: BundleFolder, runtime: Runtime, picture: Picture, prefix: PrefixState) -> Change:
-    """Compare with the art in use, or with no picture; a picture that changes nothing is a fault."""
+    """Compare with the art in use, or with no picture. One that changes nothing is a fault."""
     against = folder.active()
     same, before = False, runtime.prefix(None)
     if against is not None:
@@ -160,17 +161,19 @@ def _probe(folder: BundleFolder, runtime: Runtime, picture: Picture, prefix: Pre
     )
     if same != (change.max_logit_difference == 0):
         raise CheckFailed(
-            "the same picture gave other logits than its stored state"
-            if same
-            else "the new picture changed no logit: it does not reach the model; nothing was swapped"
+            f"{'the same picture gave other logits than its stored state' if same else UNREACHED}; "
+            "nothing was swapped"
         )
     return change
 
 
 def _first_logits(runtime: Runtime, prefix: PrefixState) -> NDArray[np.float32]:
-    return runtime.prefill([runtime.tail(PROBE, prefix)], [prefix]).logits[0]
+    tail = runtime.tail(PROBE, prefix)
+    first: NDArray[np.float32] = runtime.prefill([tail], [prefix]).logits[0]
+    return first
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    shifted = np.exp(logits.astype(np.float64) - logits.max())
-    return shifted / shifted.sum()
+    powers = np.exp(logits.astype(np.float64) - logits.max())
+    shares: NDArray[np.float64] = powers / powers.sum()
+    return shares

@@ -176,12 +176,14 @@ class _Run:
     def prefix_state(self, art: ArtRecord) -> Check:
         """The stored state against one computed now: a stale one shows here."""
         fresh = self.runtime.prefix(art.picture.pixels)
-        flat = [np.concatenate([a.ravel() for a in p.arrays]) for p in (self.prefix, fresh)]
+        stored, now = (np.concatenate([a.ravel() for a in p.arrays]) for p in (self.prefix, fresh))
         same = (self.prefix.length, self.prefix.next_position) == (
             fresh.length,
             fresh.next_position,
         )
-        check = _compare("prefix state", *flat, STATE, "stored state against one computed now")
+        check = _compare(
+            "prefix state", stored, now, STATE, "stored state against one computed now"
+        )
         if same and check.passed:
             return check
         return Check("prefix state", False, "stale: not the state of this picture",

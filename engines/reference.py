@@ -25,7 +25,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class ReferenceAnswer:
-    """token_ids: without the end token. logits: fp32 (steps, vocabulary), one row a token chosen."""
+    """token_ids: without the end token. logits: fp32 (steps, vocabulary), a row for each choice."""
 
     text: str
     token_ids: tuple[int, ...]

@@ -100,7 +100,8 @@ class Runtime:
     def tail_logits(self, tail: Sequence[int], prefix: PrefixState) -> NDArray[np.float32]:
         """Logits (length, vocabulary) at every position of one tail."""
         _, logits = self._prefill_equal([tail], [prefix], logits_to_keep=0)
-        return logits[0]
+        every: NDArray[np.float32] = logits[0]
+        return every
 
     def prefill(self, tails: Sequence[Sequence[int]], prefixes: Sequence[PrefixState]) -> Prefilled:
         """Run every tail from its prefix, rows of equal lengths together, into one batch."""

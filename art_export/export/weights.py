@@ -45,7 +45,7 @@ class WeightFile:
             offset,
             length,
             tensor.dtype,
-            shape=tensor.shape,
+            shape=ir.Shape(tensor.shape.dims),
             name=tensor.name or "",
             base_dir=self._path.parent,
         )

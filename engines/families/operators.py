@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 
 CHUNK = 64
+Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 def gated_delta_rule(
@@ -24,7 +25,10 @@ def gated_delta_rule(
     beta: torch.Tensor,
     state: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """S_t = exp(g_t) S_{t-1} + beta_t k_t (v_t - exp(g_t) S_{t-1}^T k_t)^T;  o_t = S_t^T q_t / sqrt(dk).
+    """The gated delta rule, from the state S_0.
+
+    S_t = exp(g_t) S_{t-1} + beta_t k_t (v_t - exp(g_t) S_{t-1}^T k_t)^T
+    o_t = S_t^T q_t / sqrt(dk)
 
     Args:
         query, key: (batch, length, heads, dk), already of unit length.
@@ -37,7 +41,8 @@ def gated_delta_rule(
         The outputs (batch, length, heads, dv) and the last state (batch, heads, dk, dv).
     """
     if torch.compiler.is_exporting():
-        return torch.ops.art.gated_delta_rule(query, key, value, log_decay, beta, state)
+        exported: Pair = _gated_delta_rule_op(query, key, value, log_decay, beta, state)
+        return exported
     return _chunked_delta_rule(query, key, value, log_decay, beta, state)
 
 
@@ -55,7 +60,8 @@ def causal_conv(
         The outputs (batch, channels, length) and the new state (batch, channels, kernel - 1).
     """
     if torch.compiler.is_exporting():
-        return torch.ops.art.causal_conv(inputs, weight, state)
+        exported: Pair = _causal_conv_op(inputs, weight, state)
+        return exported
     return _causal_conv(inputs, weight, state)
 
 
@@ -65,7 +71,8 @@ def last_positions(hidden: torch.Tensor, count: int | torch.Tensor) -> torch.Ten
     `count` is an int64 scalar tensor while exporting, an input of the graph.
     """
     if torch.compiler.is_exporting():
-        return torch.ops.art.last_positions(hidden, count)
+        kept: torch.Tensor = _last_positions_op(hidden, count)
+        return kept
     return hidden[:, -int(count) :]
 
 
@@ -76,7 +83,8 @@ def vocabulary_logits(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tenso
     embeddings it is the embedding table, and a transposed copy would double it.
     """
     if torch.compiler.is_exporting():
-        return torch.ops.art.vocabulary_logits(hidden, weight)
+        logits: torch.Tensor = _vocabulary_logits_op(hidden, weight)
+        return logits
     return F.linear(hidden, weight)
 
 
@@ -100,8 +108,8 @@ def _chunked_delta_rule(
     scaled = query * query.shape[-1] ** -0.5
     for start in range(0, query.shape[1], CHUNK):
         part = slice(start, start + CHUNK)
-        chunk = (x[:, part].transpose(1, 2) for x in (scaled, key, value, log_decay, beta))
-        output, state = _one_chunk(*chunk, state)
+        q, k, v, g, b = (x[:, part].transpose(1, 2) for x in (scaled, key, value, log_decay, beta))
+        output, state = _one_chunk(q, k, v, g, b, state)
         outputs.append(output.transpose(1, 2))
     return torch.cat(outputs, dim=1), state
 

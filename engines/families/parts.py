@@ -17,6 +17,14 @@ from engines.state import StateTensor
 State = tuple[torch.Tensor, ...]
 
 
+class Vision(nn.Module):
+    """What a family's vision part offers beside `forward`."""
+
+    def patches(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Normalised patches as the model's own processor makes them, (n, patches, values)."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Parts:
     """A frozen model, ready to be differentiated or exported.
@@ -30,7 +38,7 @@ class Parts:
         keeps all. A 0 in the mask may stand at the left end only. Nothing is changed in place.
     """
 
-    vision: nn.Module
+    vision: Vision
     embed: nn.Module
     decoder: nn.Module
     state: tuple[StateTensor, ...]

@@ -21,6 +21,7 @@ from engines.families.operators import (
 from engines.families.parts import (
     Parts,
     State,
+    Vision,
     attention_bias,
     grouped_attention,
     rotate,
@@ -34,7 +35,7 @@ def make_parts(model: Any, picture_size: int) -> Parts:
     vision = model.config.vision_config
     grid = picture_size // (vision.patch_size * vision.spatial_merge_size)
     return Parts(
-        vision=Vision(model.model.visual, picture_size),
+        vision=Tower(model.model.visual, picture_size),
         embed=model.model.language_model.embed_tokens,
         decoder=Decoder(model.model.language_model, model.lm_head),
         state=state_of(model.config.text_config),
@@ -64,12 +65,16 @@ def state_of(config: Any) -> tuple[StateTensor, ...]:
     return tuple(tensors)
 
 
-class Vision(nn.Module):
+class Tower(Vision):
     """uint8 or float pixels (n, size, size, 3) in 0..255 -> visual tokens (n, tokens, hidden).
 
     Normalisation and patches are part of it, so that a swap binds raw RGB bytes. Position
     embeddings and rotary angles depend on the size alone and are constants.
     """
+
+    places: torch.Tensor
+    cos: torch.Tensor
+    sin: torch.Tensor
 
     def __init__(self, tower: Any, size: int) -> None:
         super().__init__()
@@ -121,16 +126,22 @@ class Vision(nn.Module):
         query, key, value = (x.transpose(1, 2) for x in qkv.unbind(2))
         query, key = rotate(query, self.cos, self.sin), rotate(key, self.cos, self.sin)
         mixed = grouped_attention(query, key, value, None, attention.scaling)
-        return attention.proj(mixed.transpose(1, 2).reshape(n, length, width))
+        mixed = mixed.transpose(1, 2).reshape(n, length, width)
+        projected: torch.Tensor = attention.proj(mixed)
+        return projected
 
     def _merge(self, hidden: torch.Tensor) -> torch.Tensor:
         merger = self.tower.merger
         joined = merger.norm(hidden).reshape(hidden.shape[0], self.cells**2, -1)
-        return merger.linear_fc2(merger.act_fn(merger.linear_fc1(joined)))
+        tokens: torch.Tensor = merger.linear_fc2(merger.act_fn(merger.linear_fc1(joined)))
+        return tokens
 
 
 class Decoder(nn.Module):
     """The language model with a functional state; see `Parts` for shapes."""
+
+    inv_freq: torch.Tensor
+    axes: torch.Tensor
 
     def __init__(self, text: Any, lm_head: Any) -> None:
         super().__init__()

@@ -57,10 +57,8 @@ def make_batch(tokenizer: Qwen3_5Tokenizer, chats: list[Chat], picture_tokens: i
         weights[row, start : len(ids)] = PICTURE_ANSWER / (len(ids) - start) if seen else 1.0
         answers[row, start : len(ids)] = True
     weights[input_ids == tokenizer.convert_tokens_to_ids("<|image_pad|>")] = 0.0
-    pixels = None
-    if chats[0].pixels is not None:
-        pixels = torch.stack([torch.from_numpy(chat.pixels.copy()) for chat in chats])
-    return Batch(input_ids, weights, answers, pixels)
+    pictures = [torch.from_numpy(chat.pixels.copy()) for chat in chats if chat.pixels is not None]
+    return Batch(input_ids, weights, answers, torch.stack(pictures) if pictures else None)
 
 
 def patchify(pixels: torch.Tensor, patch: int, merge: int, temporal: int) -> torch.Tensor:

@@ -23,7 +23,7 @@ from transformers import (
     Qwen3_5Tokenizer,
 )
 
-from training.demo_model import corpus
+from training.demo_model import corpus, images
 from training.demo_model.architecture import make_config, make_model
 from training.demo_model.batches import Batch, forward, make_batch
 from training.demo_model.tokenizer import train_tokenizer
@@ -137,7 +137,7 @@ def exact_match(
         ]
         for name, task in TASKS.items()
     }
-    seen = [corpus.images.draw(rng, size) for _ in range(count // 2)]
+    seen = [images.draw(rng, size) for _ in range(count // 2)]
     kinds["picture"] = [corpus.Chat(s.question, s.answer, s.pixels) for s in seen]
     scores = {}
     for name, chats in kinds.items():

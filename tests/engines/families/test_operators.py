@@ -63,10 +63,15 @@ def test_delta_rule_has_the_gradients_of_the_recurrence() -> None:
 
 
 def test_delta_rule_goes_on_from_a_state() -> None:
-    *whole, state = _inputs(90)
-    expected, last = gated_delta_rule(*whole, state)
-    first, middle = gated_delta_rule(*(x[:, :37] for x in whole), state)
-    second, end = gated_delta_rule(*(x[:, 37:] for x in whole), middle)
+    query, key, value, decay, beta, state = _inputs(90)
+
+    def run(part: slice, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        q, k, v, g, b = (x[:, part] for x in (query, key, value, decay, beta))
+        return gated_delta_rule(q, k, v, g, b, start)
+
+    expected, last = run(slice(None), state)
+    first, middle = run(slice(0, 37), state)
+    second, end = run(slice(37, None), middle)
     torch.testing.assert_close(torch.cat([first, second], 1), expected)
     torch.testing.assert_close(end, last)
 
