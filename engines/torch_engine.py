@@ -33,7 +33,7 @@ class TorchEngine(Engine):
 
     @torch.inference_mode()
     def vision(self, pixels: NDArray[np.uint8]) -> Floats:
-        return _array(self._parts.vision(torch.from_numpy(np.ascontiguousarray(pixels))))
+        return _array(self._parts.vision(torch.from_numpy(np.array(pixels))))
 
     @torch.inference_mode()
     def embed(self, input_ids: Ints) -> Floats:

@@ -45,7 +45,7 @@ class WeightFile:
             offset,
             length,
             tensor.dtype,
-            shape=ir.Shape(tensor.shape.dims),
+            shape=ir.Shape(tensor.shape.numpy()),
             name=tensor.name or "",
             base_dir=self._path.parent,
         )
