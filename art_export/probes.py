@@ -15,14 +15,19 @@ WORDS = (
 
 
 def prompt_of_length(chat: Chat, length: int, rng: random.Random) -> str:
-    """Text that adds exactly `length` tokens to an empty chat, or the nearest length above."""
-    frame = len(chat.tail_ids("x")) - len(chat.answer_ids("x")) + 1
-    words = [rng.choice(WORDS)]
-    while len(chat.tail_ids(" ".join(words))) - frame < length:
-        words.append(rng.choice(WORDS))
-    while len(words) > 1 and len(chat.tail_ids(" ".join(words))) - frame > length:
-        words[-1:] = ["a"] if words[-1] != "a" else []
-    return " ".join(words)
+    """Text of exactly `length` tokens within a chat: words, and single digits for the rest.
+
+    Qwen's tokenizers make every digit a token of its own; under one that joins digits the text
+    may be a token short.
+    """
+    frame = len(chat.tail_ids("7")) - 1
+    text = rng.choice("23456789")
+    longer = text
+    while len(chat.tail_ids(longer)) - frame <= length:
+        text, longer = longer, f"{longer} {rng.choice(WORDS)}"
+    while len(chat.tail_ids(text + "7")) - frame <= length:
+        text += rng.choice("23456789")
+    return text
 
 
 def probe_prompts(chat: Chat, count: int, room: int, seed: int = 0) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -145,13 +146,12 @@ def test_a_stale_prefix_state_whose_hash_was_forged(path: Path) -> None:
 
 
 def test_probe_prompts_have_their_length(tiny_bundle_dir: Path) -> None:
-    import random
-
     with Bundle.load(tiny_bundle_dir) as bundle:
         chat = bundle.runtime.chat
-        for length in (5, 64, 200):
-            prompt = prompt_of_length(chat, length, random.Random(0))
-            frame = len(chat.tail_ids("a")) - 1
-            assert length <= len(chat.tail_ids(prompt)) - frame <= length + 3
+        frame = len(chat.tail_ids("7")) - 1
+        for length in (1, 5, 63, 64, 65, 200):
+            for seed in range(5):
+                prompt = prompt_of_length(chat, length, random.Random(seed))
+                assert len(chat.tail_ids(prompt)) - frame == length
         assert probe_prompts(chat, 12, 100) == probe_prompts(chat, 12, 100)
         assert len(set(probe_prompts(chat, 12, 100))) == 12
