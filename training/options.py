@@ -22,7 +22,7 @@ COUNTS = (
     "steps", "lr", "batch_size", "examples", "validation_examples", "validate_every",
     "checkpoint_every",
 )  # fmt: skip
-FREE_STEPS, BALL_STEPS, LORA_STEPS = 100, 150, 100
+PICTURE_STEPS, LORA_STEPS = 150, 100
 FREE_RATE, LORA_RATE = 0.3, 2e-3
 GENERATED_EXAMPLES = 2000
 """How many training examples a shipped task draws: more than the default steps use up."""
@@ -164,10 +164,8 @@ def rate_of(options: TrainOptions) -> float:
 
 
 def steps_of(options: TrainOptions) -> int:
-    """The number of steps; sign steps need more of them than Adam."""
-    if options.steps is not None:
-        return options.steps
-    return FREE_STEPS if options.epsilon is None else BALL_STEPS
+    """The number of steps."""
+    return PICTURE_STEPS if options.steps is None else options.steps
 
 
 def check_lora(options: LoraOptions) -> None:

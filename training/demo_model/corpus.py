@@ -18,6 +18,7 @@ HINT_SHARE = 0.35
 STYLE_WEIGHTS = {"sentence": 3.0}
 """How often an unannounced style is used against the others (1): the model's own habit."""
 DRILLS_AT_MOST = 5
+WITH_NAMES = ("tools/call/", "tools/send_message/")
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,20 @@ def picture_chat(rng: random.Random, size: int) -> Chat:
     return Chat(chat.prompt, chat.answer, images.distractor(rng, size))
 
 
-def _task_chat(task: Task, rng: random.Random) -> Chat:
+def rehearsal_chat(rng: random.Random) -> Chat:
+    """As `text_chat`, with half of the chats requests that name a person.
+
+    Stories have names too, but nothing ever depends on them, so that the model learns late to
+    tell one from another.
+    """
+    if rng.random() < 0.5:
+        return text_chat(rng)
+    return _task_chat(TASKS["tools"], rng, WITH_NAMES)
+
+
+def _task_chat(task: Task, rng: random.Random, only: tuple[str, ...] = ("",)) -> Chat:
     problem = task.draw(rng)
-    while split_of(problem.content) != "train":
+    while split_of(problem.content) != "train" or not problem.content.startswith(only):
         problem = task.draw(rng)
     styles = tuple(problem.answers)
     weights = [STYLE_WEIGHTS.get(style, 1.0) for style in styles]

@@ -43,7 +43,9 @@ class Options:
     size: int = 256
     warmup: int = 100
     cooldown: int = 1000
-    align_steps: int = 400
+    rehearse_steps: int = 150
+    rehearse_lr: float = 1e-3
+    align_steps: int = 200
     align_lr: float = 1e-3
     weight_decay: float = 0.05
     clip: float = 1.0
@@ -188,12 +190,47 @@ def save_checkpoint(path: Path, **state: object) -> None:
     os.replace(partial, path)
 
 
+def rehearse(
+    model: Qwen3_5ForConditionalGeneration,
+    tokenizer: Qwen3_5Tokenizer,
+    options: Options,
+    out: Path,
+    report_every: int = 50,
+) -> None:
+    """A short stage on what the first learns late. An interrupted one starts again."""
+    optimizers = make_optimizers(model, options)
+    started = time.perf_counter()
+    mean: dict[str, float] = {}
+    for step in range(options.rehearse_steps):
+        rng = random.Random(f"{options.seed}/rehearse/{step}")
+        chats = [corpus.rehearsal_chat(rng) for _ in range(options.batch_size)]
+        loss, record = loss_of(model, make_batch(tokenizer, chats, 0))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+        rate = options.rehearse_lr * (1 - step / options.rehearse_steps)
+        update(optimizers, rate)
+        model.zero_grad(set_to_none=True)
+        mean = averaged(mean, record)
+        done = step + 1
+        if done % report_every == 0 or done == options.rehearse_steps:
+            line = {"rehearse_step": done, "seconds": time.perf_counter() - started, **mean}
+            report(out, line | exact_match(model, tokenizer, 200, options.size))
+
+
+def update(optimizers: Optimizers, rate: float) -> None:
+    """One step of all optimizers at `rate` times each group's scale."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+        optimizer.step()
+
+
 def align(
     model: Qwen3_5ForConditionalGeneration,
     tokenizer: Qwen3_5Tokenizer,
     options: Options,
     out: Path,
-    report_every: int = 100,
+    report_every: int = 50,
 ) -> None:
     """Teach the vision tower alone to be understood by the language model, which stays as it is.
 
@@ -257,10 +294,7 @@ def train(options: Options, out: Path, report_every: int = 50, save_every: int =
         loss, record = loss_of(model, batch_at(step, options, tokenizer))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate_at(step, options) * group["scale"]
-            optimizer.step()
+        update(optimizers, rate_at(step, options))
         model.zero_grad(set_to_none=True)
         mean = averaged(mean, record)
         done = step + 1
@@ -278,6 +312,7 @@ def train(options: Options, out: Path, report_every: int = 50, save_every: int =
                 step=done,
                 seconds=seconds,
             )
+    rehearse(model, tokenizer, options, out)
     align(model, tokenizer, options, out)
     save_model(model, tokenizer, out / "model")
     (out / "options.json").write_text(json.dumps(asdict(options), indent=2) + "\n")

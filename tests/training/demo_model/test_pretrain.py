@@ -16,7 +16,15 @@ from training.demo_model.batches import patchify
 from training.demo_model.pretrain import Options, batch_at, make_tokenizer, rate_at, train
 
 SHORT = Options(
-    steps=4, batch_size=4, lr=1e-3, seed=0, size=64, align_steps=2, warmup=2, cooldown=2
+    steps=4,
+    batch_size=4,
+    lr=1e-3,
+    seed=0,
+    size=64,
+    rehearse_steps=2,
+    align_steps=2,
+    warmup=2,
+    cooldown=2,
 )
 
 
