@@ -22,9 +22,9 @@ COUNTS = (
     "steps", "lr", "batch_size", "examples", "validation_examples", "validate_every",
     "checkpoint_every",
 )  # fmt: skip
-PICTURE_STEPS, LORA_STEPS = 150, 100
+PICTURE_STEPS, LORA_STEPS = 400, 100
 FREE_RATE, LORA_RATE = 0.3, 2e-3
-GENERATED_EXAMPLES = 2000
+GENERATED_EXAMPLES = 4000
 """How many training examples a shipped task draws: more than the default steps use up."""
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     "-o", "--out", type=FilePath, required=True, help="Folder of the run; must not exist yet."
 )
 @click.option("--objective", default="sft", show_default=True, help="What is optimised.")
-@click.option("--steps", type=int, help="Optimiser steps.  [default: 150]")
+@click.option("--steps", type=int, help="Optimiser steps.  [default: 400]")
 @click.option("--lr", type=float, help="Learning rate.  [default: 0.3, or epsilon/16]")
 @click.option("--batch-size", default=16, show_default=True, help="Examples a step.")
 @click.option("--seed", default=0, show_default=True, help="Of the data and of the start.")

@@ -30,7 +30,7 @@ def test_defaults_depend_on_the_parametrisation() -> None:
     assert (free.lr, free.steps) == (0.3, 100)
     ball = settle(replace(OPTIONS, init=Path("cat.png"), epsilon="32/255"))
     assert ball.lr == pytest.approx(2 / 255)
-    assert ball.steps == 150
+    assert ball.steps == 400
     own = settle(replace(OPTIONS, lr=0.1, steps=7))
     assert (own.lr, own.steps) == (0.1, 7)
 
