@@ -343,8 +343,10 @@ def test_a_file_is_not_replaced_by_a_folder(tmp_path: Path) -> None:
 # -- signals, for real ----------------------------------------------------------------------------
 
 _SLOW_BUILD = """
-import sys, time
+import signal, sys, time
 from engines.files import staged_folder
+# A background job is started with SIGINT ignored; at a terminal it is not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with staged_folder(sys.argv[1]) as folder:
     (folder / "graph").write_bytes(b"x" * 1000)
     print("begun", flush=True)

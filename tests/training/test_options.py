@@ -27,7 +27,7 @@ def test_epsilon_out_of_range_is_refused(text: str) -> None:
 
 def test_defaults_depend_on_the_parametrisation() -> None:
     free = settle(OPTIONS)
-    assert (free.lr, free.steps) == (0.3, 100)
+    assert (free.lr, free.steps) == (0.3, 400)
     ball = settle(replace(OPTIONS, init=Path("cat.png"), epsilon="32/255"))
     assert ball.lr == pytest.approx(2 / 255)
     assert ball.steps == 400
