@@ -10,9 +10,10 @@ from typing import Self
 from art_export.swap import FileGuard, SwapResult, swap
 from engines.bundle import BundleFolder
 from engines.chat import Chat
-from engines.onnxruntime_engine import OnnxRuntimeEngine
+from engines.contract import EngineOptions
 from engines.picture import Picture, load_picture
 from engines.prefix import PrefixState, prefix_from_bytes
+from engines.registry import open_engine
 from engines.runtime import Completion, Runtime
 
 ACTIVE = object()
@@ -35,14 +36,19 @@ class Bundle:
         self._empty = runtime.prefix(None)
 
     @classmethod
-    def load(cls, path: str | Path, threads: int | None = None) -> Bundle:
-        """Open a bundle and load its graphs; `threads` None takes every core.
+    def load(
+        cls,
+        path: str | Path,
+        options: EngineOptions = EngineOptions(),  # noqa: B008 - frozen
+    ) -> Bundle:
+        """Open a bundle and load it into the engine that it was built for.
 
         Raises:
             BundleError: the folder is not a whole bundle; the message names what is wrong.
+            MissingEngineError, OptionError: the engine is not installed, or cannot run so here.
         """
         folder = BundleFolder.open(path)
-        engine = OnnxRuntimeEngine(folder.path, threads)
+        engine = open_engine(folder.manifest.engine, folder.path, options)
         return cls(folder, Runtime(engine, Chat.load(folder.path, folder.manifest.picture_size)))
 
     def swap(self, art: Picture | str | Path, name: str | None = None) -> SwapResult:

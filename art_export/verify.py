@@ -250,8 +250,8 @@ class _Run:
                 self.runtime.tail(prompt, prefix)
                 for prompt, prefix in zip(prompts[part], prefixes[part], strict=True)
             ]
-            steps = self.runtime.steps(self.runtime.prefill(tails, prefixes[part]))
-            logits = np.stack([step for _, step in zip(range(NEW_TOKENS), steps, strict=False)])
+            steps = self.runtime.steps(self.runtime.prefill(tails, prefixes[part]), NEW_TOKENS)
+            logits = np.stack([step.copy() for step in steps])
             rows += [_Steps(logits[:, row]) for row in range(len(tails))]
         return rows
 

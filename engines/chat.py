@@ -1,12 +1,11 @@
 """Prompts as token ids: a prefix that ends with the picture, and a tail that follows it.
 
-The end of the picture is a special token, so text before and after it is tokenised apart and
-prefix + tail are the very ids of the whole chat.
+A picture ends with a special token, so text before and after it is tokenised apart and prefix +
+tail are the very ids of the whole chat.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.errors import PromptError
-from engines.model import load_tokenizer
-from engines.positions import prefix_positions
+from engines.errors import ModelError, PromptError
+from engines.families import picture_layout
+from engines.layout import PictureLayout
+from engines.model import eos_ids, load_config, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -25,44 +25,44 @@ class Chat:
     """How one model's chats are written: one user turn, thinking off, the picture first."""
 
     tokenizer: Any
-    image_token_id: int
-    vision_end_id: int
-    grid: int
-    """Side of the square of visual tokens that a picture becomes."""
+    layout: PictureLayout
+    eos_ids: tuple[int, ...]
+    """Tokens that end an answer; the first is the one to write."""
     max_length: int
     """Tokens that the model was made for, prompt and answer together."""
 
     @classmethod
-    def load(cls, folder: Path, picture_size: int) -> Chat:
-        """From a model's or a bundle's folder (config.json and the tokenizer's files)."""
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        vision = config["vision_config"]
+    def load(cls, folder: Path, picture_size: int | None = None) -> Chat:
+        """From a model's or a bundle's folder (its configurations and the tokenizer's files).
+
+        Raises:
+            ModelError: the family is not supported, or would resize pictures of `picture_size`.
+        """
+        config, tokenizer = load_config(folder), load_tokenizer(folder)
         return cls(
-            tokenizer=load_tokenizer(folder),
-            image_token_id=config["image_token_id"],
-            vision_end_id=config["vision_end_token_id"],
-            grid=picture_size // (vision["patch_size"] * vision["spatial_merge_size"]),
-            max_length=config["text_config"]["max_position_embeddings"],
+            tokenizer=tokenizer,
+            layout=picture_layout(config, picture_size),
+            eos_ids=eos_ids(folder, tokenizer),
+            max_length=config.get_text_config().max_position_embeddings,
         )
 
     @property
-    def picture_tokens(self) -> int:
-        return self.grid * self.grid
+    def image_token_id(self) -> int:
+        """The placeholder of one visual token."""
+        return self.layout.image_token_id
 
-    @cached_property
-    def eos_ids(self) -> tuple[int, ...]:
-        """Tokens that end an answer."""
-        return (int(self.tokenizer.eos_token_id),)
+    @property
+    def picture_tokens(self) -> int:
+        """Visual tokens of a picture."""
+        return self.layout.tokens
 
     def prefix_ids(self) -> list[int]:
         """Everything up to and with the end of the picture, one placeholder a visual token."""
-        head, _ = self._split("x")
-        placeholder = self.tokenizer.decode([self.image_token_id])
-        return self._ids(head.replace(placeholder, placeholder * self.picture_tokens))
+        return self._ids(self._split("x")[0])
 
     def prefix_positions(self) -> tuple[NDArray[np.int64], int]:
-        """mrope positions (3, prefix) and the position of the first token after it."""
-        return prefix_positions(self.prefix_ids(), self.image_token_id, self.grid)
+        """Positions (3, prefix) and the position of the first token after it."""
+        return self.layout.prefix_positions(self.prefix_ids())
 
     def tail_ids(self, prompt: str) -> list[int]:
         """The user's text after the picture, up to where the answer begins."""
@@ -85,8 +85,7 @@ class Chat:
 
     def _checked(self, prompt: str) -> str:
         """`prompt` if it can follow a picture; a special token in it would forge a turn."""
-        special = {self.tokenizer.decode([i]) for i in (self.image_token_id, self.vision_end_id)}
-        found = sorted(token for token in special if token in prompt)
+        found = sorted(marker for marker in self._markers if marker in prompt)
         if found:
             raise PromptError(
                 got=f"a prompt that contains {', '.join(found)}",
@@ -97,9 +96,32 @@ class Chat:
 
     def _split(self, prompt: str) -> tuple[str, str]:
         text = self._render([{"type": "image"}, {"type": "text", "text": prompt}])
-        end = self.tokenizer.decode([self.vision_end_id])
-        head, _, tail = text.partition(end)
-        return head + end, tail
+        placeholder = self.tokenizer.decode([self.image_token_id])
+        head, _, tail = text.partition(placeholder)
+        layout, end = self.layout, self._end
+        if not tail.startswith(end):
+            raise ModelError(
+                got=f"a chat template that writes {tail[:20]!r} after a picture",
+                expected=f"{end!r}, as the template of this model's family does",
+                fix="use the chat template that came with the model",
+            )
+        picture = layout.opening + placeholder * layout.tokens + layout.closing
+        return head + picture + end, tail[len(end) :]
+
+    @cached_property
+    def _end(self) -> str:
+        """What the chat template writes right after a picture."""
+        end = self.layout.end_token_id
+        return "" if end is None else str(self.tokenizer.decode([end]))
+
+    @cached_property
+    def _markers(self) -> set[str]:
+        """Special tokens of which a picture is made up in a chat."""
+        layout = self.layout
+        ids = {layout.image_token_id, *self._ids(layout.opening), *self._ids(layout.closing)}
+        if layout.end_token_id is not None:
+            ids.add(layout.end_token_id)
+        return {self.tokenizer.decode([i]) for i in ids}
 
     def _render(self, content: list[dict[str, str]]) -> str:
         return str(

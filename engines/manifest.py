@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
@@ -65,6 +65,7 @@ class Manifest:
         max_length: most tokens that a sequence may have, picture and answer included.
         files: every graph file; none occurs twice.
         toolchain: package name -> version that it was built with.
+        target: what the engine's files are tied to, such as a GPU or a version of its runtime.
         schema: version of this file's form.
     """
 
@@ -78,6 +79,7 @@ class Manifest:
     max_length: int
     files: tuple[FileRecord, ...]
     toolchain: Mapping[str, str]
+    target: Mapping[str, str] = field(default_factory=dict)
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -127,7 +129,8 @@ class Manifest:
                 picture_size=_take(fields, "picture_size", int, where),
                 max_length=_take(fields, "max_length", int, where),
                 files=tuple(_file(item, where) for item in _take(fields, "files", list, where)),
-                toolchain=_texts(_take(fields, "toolchain", dict, where), where),
+                toolchain=_texts(_take(fields, "toolchain", dict, where), "toolchain", where),
+                target=_texts(_take(fields, "target", dict, where), "target", where),
                 schema=schema,
             )
         except ValueError as error:
@@ -210,10 +213,10 @@ def _file(item: Any, where: str) -> FileRecord:
     return record
 
 
-def _texts(value: dict[str, Any], where: str) -> dict[str, str]:
+def _texts(value: dict[str, Any], field_name: str, where: str) -> dict[str, str]:
     for name, text in value.items():
         if not isinstance(text, str):
-            raise edited(where, f"the version of {name!r} is {_short(text)}")
+            raise edited(where, f"{name!r} of {field_name!r} is {_short(text)}")
     return value
 
 

@@ -140,15 +140,31 @@ def _raw_bytes(tensor: Any) -> memoryview:
     return memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy())
 
 
-def load_model(source: ModelSource) -> Any:
-    """The untouched Hugging Face model in fp32, in eval mode, with no gradients for weights."""
+DTYPES = ("fp32", "fp16", "bf16")
+
+
+def load_model(source: ModelSource, dtype: str = "fp32") -> Any:
+    """The untouched Hugging Face model in eval mode, with no gradients for weights.
+
+    Args:
+        dtype: of weights and arithmetic, one of DTYPES.
+    """
     import torch
     from transformers import AutoModelForImageTextToText
     from transformers.utils import logging
 
+    kinds = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
     logging.disable_progress_bar()
-    model = AutoModelForImageTextToText.from_pretrained(source.path, dtype=torch.float32)
+    model = AutoModelForImageTextToText.from_pretrained(source.path, dtype=kinds[dtype])
     return model.eval().requires_grad_(False)
+
+
+def load_config(folder: Path) -> Any:
+    """The configuration of a model's or a bundle's folder, in transformers' present form: older
+    ones of a family lie flat on disk."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(folder)
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -156,3 +172,11 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder)
+
+
+def eos_ids(folder: Path, tokenizer: Any) -> tuple[int, ...]:
+    """Tokens that end an answer: the tokenizer's, then what generation_config.json adds."""
+    path = folder / "generation_config.json"
+    listed = json.loads(path.read_text("utf-8")).get("eos_token_id") if path.is_file() else None
+    more = [listed] if isinstance(listed, int) else list(listed or ())
+    return tuple(dict.fromkeys([int(tokenizer.eos_token_id), *more]))

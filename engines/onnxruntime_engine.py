@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from engines.contract import DecoderInput, Engine, Floats, Ints
+from engines.contract import DecoderInput, Engine, EngineOptions, Floats, Ints
 from engines.state import StateTensor
 
 GRAPHS = {
@@ -30,6 +30,10 @@ class OnnxRuntimeEngine(Engine):
     """
 
     name: ClassVar[str] = "onnxruntime"
+
+    @classmethod
+    def open(cls, folder: Path, options: EngineOptions = EngineOptions()) -> Self:  # noqa: B008
+        return cls(folder, options.threads)
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         options = session_options(threads)

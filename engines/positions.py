@@ -1,4 +1,7 @@
-"""Positions of tokens on the three axes of multimodal rotary embeddings (mrope)."""
+"""Positions of tokens: on the three axes of multimodal rotary embeddings (mrope), or on one.
+
+Every decoder takes three rows; one without mrope reads the first.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def prefix_positions(
+def mrope_positions(
     input_ids: Sequence[int], image_token_id: int, grid: int
 ) -> tuple[NDArray[np.int64], int]:
     """Positions of a prefix with at most one picture, and the position after it.
@@ -32,6 +35,11 @@ def prefix_positions(
             rows.append((position,) * 3)
             position += 1
     return np.array(rows, dtype=np.int64).reshape(-1, 3).T.copy(), position
+
+
+def linear_positions(length: int) -> NDArray[np.int64]:
+    """Positions int64 (3, length) that count every token, pictures' too."""
+    return np.tile(np.arange(length, dtype=np.int64), (3, 1))
 
 
 def text_positions(start: NDArray[np.int64], length: int) -> NDArray[np.int64]:

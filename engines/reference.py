@@ -18,7 +18,7 @@ from PIL import Image
 from transformers import AutoImageProcessor
 
 from engines.errors import ModelError
-from engines.model import ModelSource, load_model, load_tokenizer
+from engines.model import ModelSource, eos_ids, load_model, load_tokenizer
 
 Pixels = NDArray[np.uint8]
 
@@ -35,10 +35,11 @@ class ReferenceAnswer:
 class Reference:
     """A model with the tokenizer and the image processor that belong to it."""
 
-    def __init__(self, source: ModelSource) -> None:
+    def __init__(self, source: ModelSource, dtype: str = "fp32") -> None:
         self.source = source
-        self.model = load_model(source)
+        self.model = load_model(source, dtype)
         self.tokenizer = load_tokenizer(source.path)
+        self._ends = eos_ids(source.path, self.tokenizer)
         # The PIL back end: torchvision is no dependency, and both leave such a picture alone.
         self.processor = AutoImageProcessor.from_pretrained(source.path, backend="pil")
 
@@ -65,13 +66,15 @@ class Reference:
         output = self.model.get_image_features(
             values["pixel_values"], values["image_grid_thw"], return_dict=True
         )
-        features: NDArray[np.float32] = torch.cat(tuple(output.pooler_output)).numpy()
+        features: NDArray[np.float32] = torch.cat(tuple(output.pooler_output)).float().numpy()
         return features
 
     @torch.inference_mode()
     def prefill_logits(self, prompt: str, pixels: Pixels | None) -> NDArray[np.float32]:
         """Logits (length, vocabulary) of the whole chat."""
-        logits: NDArray[np.float32] = self.model(**self.inputs([prompt], [pixels])).logits[0]
+        logits: NDArray[np.float32] = (
+            self.model(**self.inputs([prompt], [pixels])).logits[0].float()
+        )
         return np.asarray(logits)
 
     def generate(
@@ -112,8 +115,7 @@ class Reference:
         return [self._answer(ids, steps) for ids, steps in zip(new.tolist(), logits, strict=True)]
 
     def _answer(self, ids: list[int], logits: NDArray[np.float32]) -> ReferenceAnswer:
-        end = self.tokenizer.eos_token_id
-        length = ids.index(end) if end in ids else len(ids)
+        length = next((i for i, token in enumerate(ids) if token in self._ends), len(ids))
         text = self.tokenizer.decode(ids[:length], skip_special_tokens=True)
         return ReferenceAnswer(str(text), tuple(ids[:length]), logits[: length + 1])
 

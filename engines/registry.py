@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
-from engines.contract import Engine
+from engines.contract import Engine, EngineOptions
 from engines.errors import MissingEngineError
 from engines.names import choose
 
@@ -22,9 +23,14 @@ class Entry:
 
 ENGINES = {
     "onnxruntime": Entry("engines.onnxruntime_engine:OnnxRuntimeEngine", "onnxruntime", None),
+    "openvino": Entry("engines.openvino_engine:OpenVinoEngine", "openvino", "openvino"),
+    "tensorrt": Entry("engines.tensorrt_engine:TensorRtEngine", "tensorrt", "gpu"),
+    "tensorrt-rtx": Entry(
+        "engines.tensorrt_engine:TensorRtRtxEngine", "tensorrt_rtx_bindings", "tensorrt-rtx"
+    ),
     "torch": Entry("engines.torch_engine:TorchEngine", "torch", None),
 }
-COMPILED = ("onnxruntime",)
+COMPILED = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
 """Engines that a bundle can be built for."""
 
 
@@ -51,3 +57,13 @@ def engine_class(name: str) -> type[Engine]:
     module, _, attribute = entry.target.partition(":")
     found: type[Engine] = getattr(import_module(module), attribute)
     return found
+
+
+def open_engine(name: str, folder: Path, options: EngineOptions = EngineOptions()) -> Engine:  # noqa: B008
+    """Load what was compiled for the engine `name` in a bundle's folder.
+
+    Raises:
+        MissingEngineError: its package is not installed.
+        OptionError: the engine cannot run so on this machine.
+    """
+    return engine_class(name).open(folder, options)

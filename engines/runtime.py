@@ -165,25 +165,22 @@ class Runtime:
             np.stack([logits for _, logits in rows]),
         )
 
-    def steps(self, prefilled: Prefilled) -> Iterator[NDArray[np.float32]]:
-        """Logits (batch, vocabulary) of every greedy step, for as long as they are asked for."""
-        state, mask, positions = prefilled.state, prefilled.mask, prefilled.positions
+    def steps(self, prefilled: Prefilled, count: int) -> Iterator[NDArray[np.float32]]:
+        """Logits (batch, vocabulary) of at most `count` greedy steps, each valid until the next."""
         logits = prefilled.logits
-        one = np.ones((len(mask), 1), np.int64)
-        while True:
+        if count:
             yield logits
-            tokens = logits.argmax(-1).astype(np.int64)
-            mask = np.concatenate([mask, one], axis=1)
-            inputs = DecoderInput(
-                self.engine.embed(tokens[:, None]), mask, text_positions(positions, 1)
-            )
-            kept, state = self.engine.decode(inputs, state)
-            logits, positions = kept[:, -1], positions + 1
+        stepper = self.engine.stepper(
+            prefilled.state, prefilled.mask, prefilled.positions, max(count - 1, 0)
+        )
+        for _ in range(count - 1):
+            logits = stepper.step(logits.argmax(-1).astype(np.int64))
+            yield logits
 
     def _decode(self, prefilled: Prefilled, max_new_tokens: int) -> list[Completion]:
         tokens: list[list[int]] = [[] for _ in prefilled.mask]
         finished = [False] * len(tokens)
-        for _, logits in zip(range(max_new_tokens), self.steps(prefilled), strict=False):
+        for logits in self.steps(prefilled, max_new_tokens):
             for row, token in enumerate(logits.argmax(-1).tolist()):
                 if finished[row]:
                     continue

@@ -46,7 +46,7 @@ class TrainOptions:
     schedule: str = "constant"
     batch_size: int = 16
     seed: int = 0
-    size: int = 256
+    size: int | None = None
     init: Path | None = None
     epsilon: str | None = None
     examples: int | None = None

@@ -29,7 +29,15 @@ from training.picture import grey_start, make_picture
 from training.picture_learner import PictureLearner
 from training.policy import picture_policy, text_policy
 from training.scoring import score
-from training.setup import Setup, load_setup, make_rows, our_version, validation_rows, versions
+from training.setup import (
+    Setup,
+    load_setup,
+    make_rows,
+    our_version,
+    picture_size,
+    validation_rows,
+    versions,
+)
 from training.store import RunFolder
 
 __all__ = ["TrainOptions", "TrainResult", "train"]
@@ -53,8 +61,9 @@ def train(options: TrainOptions, progress: Progress | None = None) -> TrainResul
     options = settle(options)
     folder = RunFolder.check(options.out, options.resume)
     objective = load_objective(options.objective)
-    start, notes = _start(options)
-    setup = load_setup(options, options.size)
+    size = picture_size(options.model, options.size)
+    start, notes = _start(options, size)
+    setup = load_setup(options, size)
     rows, more = make_rows(setup, after_picture, len(setup.chat.prefix_ids()))
     learner = _learner(options, setup, start)
     loop = Loop(learner, objective, rows, _loop_options(options), folder, _identity(options, setup))
@@ -75,11 +84,11 @@ def plain(options: Any) -> dict[str, Any]:
     }
 
 
-def _start(options: TrainOptions) -> tuple[np.ndarray, tuple[str, ...]]:
+def _start(options: TrainOptions, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """The first picture, uint8 (size, size, 3), and what was noted when it was read."""
     if options.init is None:
-        return grey_start(options.size, options.seed), ()
-    picture = load_picture(options.init, options.size)
+        return grey_start(size, options.seed), ()
+    picture = load_picture(options.init, size)
     return picture.pixels, picture.notes
 
 
@@ -87,7 +96,7 @@ def _learner(options: TrainOptions, setup: Setup, start: np.ndarray) -> PictureL
     provenance = Provenance(
         base_model=setup.source.name,
         base_hash=setup.weights_sha256,
-        size=options.size,
+        size=setup.parts.picture_size,
         objective=options.objective,
         task=setup.data.source.name,
         data_hash=setup.data.hash,
@@ -119,7 +128,7 @@ def _identity(options: TrainOptions, setup: Setup) -> dict[str, Any]:
 @torch.no_grad()
 def _controls(options: TrainOptions, setup: Setup, progress: Progress | None) -> dict[str, float]:
     """Validation scores without a picture and under pictures that nobody trained."""
-    pictures = control_pictures(options.size, options.seed)
+    pictures = control_pictures(setup.parts.picture_size, options.seed)
     rows = validation_rows(setup, text_alone, 0)
     scores = {"none": score(text_policy(setup.parts), rows, options.batch_size)}
     rows = validation_rows(setup, after_picture, len(setup.chat.prefix_ids()))
@@ -142,7 +151,7 @@ def _result(
     return TrainResult(
         out=options.out,
         picture=art,
-        picture_sha256=load_picture(art, options.size).sha256,
+        picture_sha256=load_picture(art, setup.parts.picture_size).sha256,
         step=outcome.best_step,
         score=outcome.best.exact,
         loss=outcome.best.loss,

@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from engines.chat import Chat
 from engines.errors import DataError
-from engines.families import load_parts
-from engines.model import ModelSource, load_model, resolve_model, weights_sha256
+from engines.families import load_parts, picture_layout
+from engines.model import (
+    ModelSource,
+    load_config,
+    load_model,
+    resolve_model,
+    weights_sha256,
+)
 from training.batches import Row
 from training.data import Source, data_hash, find_source
 from training.encoding import Encode, encode, long_answers
@@ -95,6 +101,16 @@ def load_dataset(options: TrainOptions | LoraOptions) -> Dataset:
     return Dataset(source, train, validation)
 
 
+def picture_size(model: str, size: int | None) -> int:
+    """Pixels a side for the model `model`: `size` if its processor leaves that alone, by default
+    its usual one.
+
+    Raises:
+        ModelError: no such model, or it would resize such pictures.
+    """
+    return picture_layout(load_config(resolve_model(model).path), size).size
+
+
 def load_setup(options: TrainOptions | LoraOptions, size: int | None) -> Setup:
     """Load the data first, since it is cheap and more often wrong, then the model.
 
@@ -105,10 +121,9 @@ def load_setup(options: TrainOptions | LoraOptions, size: int | None) -> Setup:
     hashed = weights_sha256(source.path)
     model = load_model(source)
     if size is None:
-        vision = model.config.vision_config
-        size = int(vision.patch_size * vision.spatial_merge_size)
+        size = picture_layout(model.config).unit
     parts = load_parts(model, size)
-    return Setup(source, hashed, model, parts, Chat.load(source.path, size), data)
+    return Setup(source, hashed, model, parts, Chat.load(source.path, parts.picture_size), data)
 
 
 def make_rows(setup: Setup, form: Encode, prefix: int) -> tuple[Rows, tuple[str, ...]]:

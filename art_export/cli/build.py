@@ -30,10 +30,32 @@ if TYPE_CHECKING:
 @model_argument
 @output_option("Folder of the bundle")
 @click.option("--engine", default="onnxruntime", show_default=True, help="What will run it.")
-@click.option("--precision", default="fp32", show_default=True, help="Of weights and arithmetic.")
+@click.option(
+    "--precision", default="fp32", show_default=True, help="fp32, fp16, bf16, int8 or int4 weights."
+)
 @size_option
+@click.option("--max-length", type=click.IntRange(min=1), help="Most tokens of a sequence.")
+@click.option(
+    "--max-batch", type=click.IntRange(min=1), default=8, show_default=True,
+    help="Most rows at a time, for engines that must know.",
+)  # fmt: skip
+@click.option(
+    "--compute-capability", default="", help="GPUs to build for ahead of time, as sm89,sm120."
+)
+@click.option("--refittable", is_flag=True, help="TensorRT: let weights be replaced later.")
 @json_option
-def command(model: str, out: Path, engine: str, precision: str, size: int, as_json: bool) -> None:
+def command(
+    model: str,
+    out: Path,
+    engine: str,
+    precision: str,
+    size: int | None,
+    max_length: int | None,
+    max_batch: int,
+    compute_capability: str,
+    refittable: bool,
+    as_json: bool,
+) -> None:
     """Compile the untouched MODEL once into a bundle.
 
     Exports vision, embedding and decoder graphs with weights stored once, checks them, compares
@@ -42,7 +64,18 @@ def command(model: str, out: Path, engine: str, precision: str, size: int, as_js
     from art_export.build import BuildOptions, build
 
     with StageDisplay(as_json=as_json) as progress:
-        result = build(BuildOptions(model, out, engine, precision, size), progress)
+        options = BuildOptions(
+            model,
+            out,
+            engine,
+            precision,
+            size,
+            max_length,
+            max_batch,
+            tuple(name.strip() for name in compute_capability.split(",") if name.strip()),
+            refittable,
+        )
+        result = build(options, progress)
     if as_json:
         print_json(result)
     else:
@@ -58,8 +91,15 @@ def _describe(result: BuildResult) -> str:
             ("base model", f"{result.base_model}, weights {result.weights_sha256[:12]} untouched"),
             ("size", f"{size_text(result.bytes)}, weights {size_text(result.weight_bytes)}"),
             ("graphs", ", ".join(f"{name} {count} nodes" for name, count in result.nodes.items())),
-            ("parity", f"|logit difference| {result.parity:.2g} <= {result.tolerance:g}"),
+            ("parity", _parity(result)),
         ]
     )
     stages = table(("stage", "seconds"), [(k, seconds(v)) for k, v in result.seconds.items()])
     return f"{summary}\n\n{stages}"
+
+
+def _parity(result: BuildResult) -> str:
+    if result.parity is None:
+        return "not measured: the engine cannot run on this machine"
+    bound = "" if result.tolerance is None else f" <= {result.tolerance:g}"
+    return f"|logit difference| from PyTorch's fp32 {result.parity:.2g}{bound}"

@@ -37,10 +37,10 @@ class DemoOptions:
     model: str = "demo"
     task: str = "tools"
     steps: int | None = None
-    size: int = 256
     count: int = 200
     prompts: int = 40
     seed: int = 0
+    size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -180,9 +180,10 @@ def _swaps(
     """Score no picture, the trained one and the controls; end with the trained one in use again,
     which has to give its first logits bit for bit."""
     from art_export.bundle import Bundle
+    from engines.picture import load_picture
 
     options = comparison.options
-    files = {TRAINED: picture} | _controls(options)
+    files = {TRAINED: picture} | _controls(options, load_picture(picture).size)
     with Bundle.load(options.out / "bundle") as bundle:
         ways = [Way("no picture", {}, {}, 0, _score_art(comparison, bundle, None))]
         swaps = [bundle.swap(picture, TRAINED)]
@@ -198,11 +199,11 @@ def _swaps(
         return ways, swaps, first == _first_logits(bundle)
 
 
-def _controls(options: DemoOptions) -> dict[str, Path]:
+def _controls(options: DemoOptions, size: int) -> dict[str, Path]:
     from engines.picture import save_picture
     from training.controls import control_pictures
 
-    drawn = control_pictures(options.size, options.seed)
+    drawn = control_pictures(size, options.seed)
     paths = {name: options.out / f"{name}.png" for name in CONTROLS}
     for name, path in paths.items():
         save_picture(path, drawn[name], None)

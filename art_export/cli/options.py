@@ -23,9 +23,7 @@ def size_option(function: Function) -> Function:
     return click.option(
         "--size",
         type=click.IntRange(min=1),
-        default=256,
-        show_default=True,
-        help="Side of the picture in pixels.",
+        help="Side of the picture in pixels; by default 256, or what fits the model's patches.",
     )(function)
 
 

@@ -48,7 +48,7 @@ def command(
     lr: float | None,
     batch_size: int,
     seed: int,
-    size: int,
+    size: int | None,
     init: Path | None,
     epsilon: str | None,
     examples: int | None,

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from art_export.export.lowering import OPSET, onnxruntime_lowerings
+from art_export.export.forms import Form, find_form
 from engines.families.parts import Parts, State
 
 AUTO = torch.export.Dim.AUTO
@@ -56,11 +56,12 @@ class _DecoderGraph(nn.Module):
         return (logits, *present)
 
 
-def export_parts(parts: Parts) -> Iterator[tuple[str, ir.Model]]:
-    """Yield ("vision" | "embed" | "decoder", graph), one after another."""
-    yield "vision", _export(parts.vision, _vision_signature(parts))
-    yield "embed", _export(parts.embed, _embed_signature())
-    yield "decoder", _export(_DecoderGraph(parts.decoder), _decoder_signature(parts))
+def export_parts(parts: Parts, form: str = "kernels") -> Iterator[tuple[str, ir.Model]]:
+    """Yield ("vision" | "embed" | "decoder", graph), one after another, in the form `form`."""
+    found = find_form(form)
+    yield "vision", _export(parts.vision, _vision_signature(parts), found)
+    yield "embed", _export(parts.embed, _embed_signature(), found)
+    yield "decoder", _export(_DecoderGraph(parts.decoder), _decoder_signature(parts), found)
 
 
 def _vision_signature(parts: Parts) -> Signature:
@@ -77,9 +78,10 @@ def _embed_signature() -> Signature:
 
 def _decoder_signature(parts: Parts) -> Signature:
     batch, length, past = SAMPLE[BATCH], SAMPLE[LENGTH], SAMPLE[PAST]
-    hidden = next(parts.embed.parameters()).shape[-1]
+    with torch.no_grad():
+        embeddings = parts.embed(torch.zeros(batch, length, dtype=torch.int64))
     samples = (
-        torch.zeros(batch, length, hidden),
+        torch.zeros_like(embeddings),
         torch.ones(batch, past + length, dtype=torch.int64),
         torch.zeros(3, batch, length, dtype=torch.int64),
         torch.tensor(1),
@@ -101,11 +103,12 @@ def _decoder_signature(parts: Parts) -> Signature:
 
 def _sample_state(parts: Parts, batch: int, past: int) -> State:
     return tuple(
-        torch.zeros(batch, *(past if n is None else n for n in spec.shape)) for spec in parts.state
+        like.new_zeros(batch, *(past if n is None else n for n in spec.shape))
+        for spec, like in zip(parts.state, parts.empty_state(1), strict=True)
     )
 
 
-def _export(module: nn.Module, signature: Signature) -> ir.Model:
+def _export(module: nn.Module, signature: Signature, form: Form) -> ir.Model:
     axes = [dict.fromkeys(dynamic, AUTO) for dynamic in signature.inputs.values()]
     # *state arrives as one tuple argument of forward.
     variadic = isinstance(module, _DecoderGraph)
@@ -118,8 +121,8 @@ def _export(module: nn.Module, signature: Signature) -> ir.Model:
         onnx_program = torch.onnx.export(
             program,
             dynamo=True,
-            opset_version=OPSET,
-            custom_translation_table=dict(onnxruntime_lowerings()),
+            opset_version=form.OPSET,
+            custom_translation_table=dict(form.lowerings()),
             verbose=False,
         )
     if onnx_program is None:
@@ -157,3 +160,18 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
     yield from graph.inputs
     for node in graph:
         yield from node.outputs
+
+
+def count_nodes(model: ir.Model) -> int:
+    """Nodes of a graph, those in bodies of control flow and in functions that it calls included."""
+    functions = {function.identifier(): function for function in model.functions.values()}
+
+    def count(node: ir.Node) -> int:
+        called = functions.get(node.op_identifier())
+        inner = sum(map(count, called)) if called else 1
+        bodies = [
+            a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH
+        ]
+        return inner + sum(count(each) for body in bodies for each in body)
+
+    return sum(map(count, model.graph))

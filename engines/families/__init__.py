@@ -9,6 +9,7 @@ from engines.errors import ModelError
 
 if TYPE_CHECKING:
     from engines.families.parts import Parts
+    from engines.layout import PictureLayout
 
 FAMILIES = ("qwen3_5",)
 
@@ -24,21 +25,27 @@ def check_family(model_type: str) -> str:
     return model_type
 
 
-def load_parts(model: Any, picture_size: int) -> Parts:
+def picture_layout(config: Any, size: int | None = None) -> PictureLayout:
+    """How a model with the configuration `config` sees pictures of `size`; None: its usual size.
+
+    Raises:
+        ModelError: the family is not supported, or its processor would resize such a picture.
+    """
+    layout: PictureLayout = _family(config).picture_layout(config, size)
+    return layout
+
+
+def load_parts(model: Any, picture_size: int | None = None) -> Parts:
     """The three parts of a Hugging Face model, sharing its parameters.
 
     Raises:
-        ModelError: the family is not supported, or its patches do not fit `picture_size`.
+        ModelError: the family is not supported, or its processor would resize such a picture.
     """
-    family = import_module(f"engines.families.{check_family(model.config.model_type)}")
-    vision = model.config.vision_config
-    unit = vision.patch_size * vision.spatial_merge_size
-    if picture_size < unit or picture_size % unit:
-        raise ModelError(
-            got=f"a picture size of {picture_size}",
-            expected=f"a multiple of {unit} (patch {vision.patch_size} x merge "
-            f"{vision.spatial_merge_size}), so that the model's processor does not resize it",
-            fix=f"use --size {max(unit, round(picture_size / unit) * unit)}",
-        )
-    parts: Parts = family.make_parts(model, picture_size)
+    parts: Parts = _family(model.config).make_parts(
+        model, picture_layout(model.config, picture_size)
+    )
     return parts
+
+
+def _family(config: Any) -> Any:
+    return import_module(f"engines.families.{check_family(config.model_type)}")

@@ -2,7 +2,7 @@
 
 While a graph is being exported they are opaque operators of the `art` library, which the exporter
 turns into one node each; everywhere else they are the plain PyTorch functions below, so that
-autograd sees through them. The two of Gated DeltaNet take their state and return a new one.
+autograd sees through them. Those with a state take it and return a new one.
 
 Source: Yang, Kautz and Hatamizadeh, "Gated Delta Networks: Improving Mamba2 with Delta Rule"
 (arXiv 2412.06464), section 3, with the chunk-wise form of section 3.3.
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 CHUNK = 64
 Pair = tuple[torch.Tensor, torch.Tensor]
+Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def gated_delta_rule(
@@ -65,6 +66,89 @@ def causal_conv(
     return _causal_conv(inputs, weight, state)
 
 
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    past_keys: torch.Tensor,
+    past_values: torch.Tensor,
+    bias: torch.Tensor,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Softmax attention to the past and to these positions; heads may share keys and values.
+
+    Args:
+        query: (batch, length, heads, dim).
+        key, value: (batch, length, groups, dim), heads a multiple of groups.
+        past_keys, past_values: (batch, groups, past, dim).
+        bias: (batch or 1, 1, length, past + length), added to the scores; it is causal and hides
+            padding, see `attention_bias`.
+
+    Returns:
+        The outputs (batch, length, heads, dim); keys and values (batch, groups, past + length,
+        dim).
+    """
+    if torch.compiler.is_exporting():
+        exported: Triple = _attend_op(query, key, value, past_keys, past_values, bias, scale)
+        return exported
+    return _attend(query, key, value, past_keys, past_values, bias, scale)
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """weight * x / sqrt(mean(x^2) + eps) over the last axis, computed in fp32, in x's dtype.
+
+    Source: Zhang and Sennrich, "Root Mean Square Layer Normalization" (arXiv 1910.07467), eq. 4.
+    """
+    if torch.compiler.is_exporting():
+        exported: torch.Tensor = _rms_norm_op(x, weight, eps)
+        return exported
+    return _rms_norm(x, weight, eps)
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary embedding of the first dims of each head, halves rotated against each other.
+
+    Args:
+        x: (batch, length, heads, dim).
+        cos, sin: (batch, length, rotated / 2), rotated <= dim.
+
+    Source: Su et al., "RoFormer" (arXiv 2104.09864), section 3.2, in the half-split layout.
+    """
+    if torch.compiler.is_exporting():
+        exported: torch.Tensor = _rotate_op(x, cos, sin)
+        return exported
+    return _rotate(x, cos, sin)
+
+
+def grouped_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bias: torch.Tensor | None,
+    scale: float,
+) -> torch.Tensor:
+    """Softmax attention where several query heads share one key and value head.
+
+    The query heads of a group are laid side by side along the length, so that keys and values
+    are never repeated.
+
+    Args:
+        query: (batch, heads, length, dim); key, value: (batch, groups, total, dim).
+        bias: (batch or 1, 1, length, total), added to the scores, or None.
+
+    Returns:
+        (batch, heads, length, dim).
+    """
+    batch, heads, length, dim = query.shape
+    groups = key.shape[1]
+    folded = query.reshape(batch, groups, heads // groups * length, dim)
+    scores = folded @ key.transpose(-1, -2) * scale
+    if bias is not None:
+        scores = scores.view(batch, heads, length, -1) + bias
+    weights = torch.softmax(scores, dim=-1).reshape(batch, groups, heads // groups * length, -1)
+    return (weights @ value).view(batch, heads, length, dim)
+
+
 def last_positions(hidden: torch.Tensor, count: int | torch.Tensor) -> torch.Tensor:
     """The last `count` positions of (batch, length, hidden), or all of them for 0.
 
@@ -88,6 +172,38 @@ def vocabulary_logits(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tenso
     return F.linear(hidden, weight)
 
 
+def _attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    past_keys: torch.Tensor,
+    past_values: torch.Tensor,
+    bias: torch.Tensor,
+    scale: float,
+) -> Triple:
+    keys = torch.cat((past_keys, key.transpose(1, 2)), dim=2)
+    values = torch.cat((past_values, value.transpose(1, 2)), dim=2)
+    mixed = grouped_attention(query.transpose(1, 2), keys, values, bias, scale)
+    return mixed.transpose(1, 2), keys, values
+
+
+def _rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    wide = _wide(x)
+    normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+    return (normed * weight.to(wide.dtype)).to(x.dtype)
+
+
+def _wide(x: torch.Tensor) -> torch.Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    half = cos.shape[-1]
+    cos, sin = cos[:, :, None], sin[:, :, None]
+    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)
+
+
 def _causal_conv(
     inputs: torch.Tensor, weight: torch.Tensor, state: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -104,14 +220,14 @@ def _chunked_delta_rule(
     beta: torch.Tensor,
     state: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    outputs = []
-    scaled = query * query.shape[-1] ** -0.5
+    """In fp32 at least, as the running products need; the outputs have value's dtype."""
+    outputs, last = [], _wide(state)
+    wide = [_wide(x) for x in (query * query.shape[-1] ** -0.5, key, value, log_decay, beta)]
     for start in range(0, query.shape[1], CHUNK):
-        part = slice(start, start + CHUNK)
-        q, k, v, g, b = (x[:, part].transpose(1, 2) for x in (scaled, key, value, log_decay, beta))
-        output, state = _one_chunk(q, k, v, g, b, state)
+        q, k, v, g, b = (x[:, start : start + CHUNK].transpose(1, 2) for x in wide)
+        output, last = _one_chunk(q, k, v, g, b, last)
         outputs.append(output.transpose(1, 2))
-    return torch.cat(outputs, dim=1), state
+    return torch.cat(outputs, dim=1).to(value.dtype), last.to(state.dtype)
 
 
 def _one_chunk(
@@ -177,6 +293,55 @@ def _(
     inputs: torch.Tensor, weight: torch.Tensor, state: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.empty_like(inputs), torch.empty_like(state)
+
+
+@torch.library.custom_op("art::attend", mutates_args=())
+def _attend_op(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    past_keys: torch.Tensor,
+    past_values: torch.Tensor,
+    bias: torch.Tensor,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    mixed, keys, values = _attend(query, key, value, past_keys, past_values, bias, scale)
+    return mixed.contiguous(), keys, values
+
+
+@_attend_op.register_fake
+def _(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    past_keys: torch.Tensor,
+    past_values: torch.Tensor,
+    bias: torch.Tensor,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    total = past_keys.shape[2] + key.shape[1]
+    kept = past_keys.new_empty(past_keys.shape[0], past_keys.shape[1], total, past_keys.shape[3])
+    return torch.empty_like(query), kept, torch.empty_like(kept)
+
+
+@torch.library.custom_op("art::rms_norm", mutates_args=())
+def _rms_norm_op(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    return _rms_norm(x, weight, eps).clone()
+
+
+@_rms_norm_op.register_fake
+def _(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
+@torch.library.custom_op("art::rotate", mutates_args=())
+def _rotate_op(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    return _rotate(x, cos, sin)
+
+
+@_rotate_op.register_fake
+def _(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(x)
 
 
 @torch.library.custom_op("art::last_positions", mutates_args=())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from engines.positions import prefix_positions
+from engines.layout import PictureLayout
 from engines.state import StateTensor
 
 State = tuple[torch.Tensor, ...]
@@ -29,33 +29,50 @@ class Vision(nn.Module):
 class Parts:
     """A frozen model, ready to be differentiated or exported.
 
-    vision: pixels (n, size, size, 3) in 0..255, uint8 or float -> visual tokens fp32
-        (n, picture_tokens, hidden).
-    embed: input_ids int64 (batch, length) -> (batch, length, hidden).
-    decoder: (inputs_embeds (batch, length, hidden), attention_mask int64 (batch, past + length)
+    vision: pixels (n, size, size, 3) in 0..255, uint8 or float -> visual tokens
+        (n, picture_tokens, width).
+    embed: input_ids int64 (batch, length) -> (batch, length, width).
+    decoder: (inputs_embeds (batch, length, width), attention_mask int64 (batch, past + length)
         or None, position_ids int64 (3, batch, length), state, logits_to_keep) ->
         (logits (batch, kept, vocabulary), new state). `logits_to_keep` counts from the end and 0
         keeps all. A 0 in the mask may stand at the left end only. Nothing is changed in place.
+
+    width is the hidden size; with DeepStack it is that of the embedding followed by what is added
+    after each of the first layers, zeros for text, so that pictures and text are one kind of row
+    for everyone outside the family.
     """
 
     vision: Vision
     embed: nn.Module
     decoder: nn.Module
     state: tuple[StateTensor, ...]
-    picture_size: int
-    picture_tokens: int
-    image_token_id: int
-    grid: int
-    """Side of the square of visual tokens, picture_tokens = grid * grid."""
+    layout: PictureLayout
+
+    @property
+    def picture_size(self) -> int:
+        """Pixels a side."""
+        return self.layout.size
+
+    @property
+    def picture_tokens(self) -> int:
+        """Visual tokens of a picture."""
+        return self.layout.tokens
+
+    @property
+    def image_token_id(self) -> int:
+        """The placeholder of one visual token."""
+        return self.layout.image_token_id
 
     def empty_state(self, batch: int) -> State:
         """The state before any token."""
+        like = next(self.decoder.parameters())
         return tuple(
-            torch.zeros(batch, *(0 if n is None else n for n in spec.shape)) for spec in self.state
+            like.new_zeros(batch, *(0 if n is None else n for n in spec.shape))
+            for spec in self.state
         )
 
     def prefix_positions(self, prefix_ids: torch.Tensor) -> tuple[torch.Tensor, int]:
-        """mrope positions of a prefix with at most one picture, and the position after it.
+        """Positions of a prefix with at most one picture, and the position after it.
 
         Args:
             prefix_ids: int64 (1, length).
@@ -63,15 +80,13 @@ class Parts:
         Returns:
             position_ids int64 (3, 1, length), as `engines.positions` defines them.
         """
-        positions, following = prefix_positions(
-            prefix_ids[0].tolist(), self.image_token_id, self.grid
-        )
+        positions, following = self.layout.prefix_positions(prefix_ids[0].tolist())
         return torch.from_numpy(positions)[:, None], following
 
 
 def linear_positions(start: torch.Tensor, length: int) -> torch.Tensor:
     """Positions (3, batch, length) of text that starts at `start` int64 (batch,)."""
-    return (start[:, None] + torch.arange(length)).expand(3, -1, -1)
+    return (start[:, None] + torch.arange(length, device=start.device)).expand(3, -1, -1)
 
 
 def unit_length(x: torch.Tensor, eps: float = 1e-6) -> torch.Tensor:
@@ -79,48 +94,22 @@ def unit_length(x: torch.Tensor, eps: float = 1e-6) -> torch.Tensor:
     return x * torch.rsqrt((x * x).sum(-1, keepdim=True) + eps)
 
 
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary embedding of the first cos.shape[-1] dims of x, halves rotated against each other."""
-    turned, rest = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
-    first, second = turned.chunk(2, dim=-1)
-    turned = turned * cos + torch.cat((-second, first), dim=-1) * sin
-    return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
-
-
-def grouped_attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    bias: torch.Tensor | None,
-    scale: float,
-) -> torch.Tensor:
-    """Softmax attention where several query heads share one key and value head.
-
-    The query heads of a group are laid side by side along the length, so that keys and values
-    are never repeated.
+def attention_bias(mask: torch.Tensor | None, hidden: torch.Tensor, past: int) -> torch.Tensor:
+    """0 where a query may look, the lowest float where not.
 
     Args:
-        query: (batch, heads, length, dim); key, value: (batch, groups, total, dim).
-        bias: (batch or 1, 1, length, total), added to the scores, or None.
+        mask: int64 (batch, past + length), 0 for padding, or None.
+        hidden: (batch, length, width), what the queries will be made from.
+        past: positions before these.
 
     Returns:
-        (batch, heads, length, dim).
+        (batch or 1, 1, length, past + length) in the dtype of `hidden`.
     """
-    batch, heads, length, dim = query.shape
-    groups = key.shape[1]
-    folded = query.reshape(batch, groups, heads // groups * length, dim)
-    scores = folded @ key.transpose(-1, -2) * scale
-    if bias is not None:
-        scores = scores.view(batch, heads, length, -1) + bias
-    weights = torch.softmax(scores, dim=-1).reshape(batch, groups, heads // groups * length, -1)
-    return (weights @ value).view(batch, heads, length, dim)
-
-
-def attention_bias(mask: torch.Tensor | None, length: int, total: int) -> torch.Tensor:
-    """0 where a query may look, the lowest float where not: (batch or 1, 1, length, total)."""
-    keys = torch.arange(total)
-    queries = torch.arange(length) + (total - length)
+    length = hidden.shape[1]
+    keys = torch.arange(past + length, device=hidden.device)
+    queries = torch.arange(length, device=hidden.device) + past
     allowed = (keys[None, :] <= queries[:, None])[None, None]
     if mask is not None:
         allowed = allowed & (mask != 0)[:, None, None, :]
-    return torch.where(allowed, 0.0, torch.finfo(torch.float32).min)
+    lowest = torch.finfo(hidden.dtype).min
+    return torch.where(allowed, 0.0, lowest).to(hidden.dtype)

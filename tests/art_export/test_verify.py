@@ -13,8 +13,8 @@ import onnx
 import pytest
 from PIL import Image
 
-from art_export.build import WEIGHTS
 from art_export.bundle import Bundle
+from art_export.compilers.onnxruntime import WEIGHTS
 from art_export.probes import probe_prompts, prompt_of_length
 from art_export.verify import TaskSample, VerifyOptions, VerifyReport, verify
 from engines.onnxruntime_engine import GRAPHS

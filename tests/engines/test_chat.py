@@ -43,7 +43,7 @@ def test_prefix_and_tail_are_the_references_ids(
 def test_prefix_has_one_placeholder_a_visual_token(chat: Chat) -> None:
     ids = chat.prefix_ids()
     assert ids.count(chat.image_token_id) == chat.picture_tokens == 4
-    assert ids[-1] == chat.vision_end_id
+    assert ids[-1] == chat.layout.end_token_id
     positions, following = chat.prefix_positions()
     assert positions.shape == (3, len(ids))
     assert following == positions.max() + 1

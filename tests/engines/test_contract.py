@@ -23,7 +23,7 @@ TOLERANCE = 1e-4
 def _open(name: str, model: Path, bundle: Path) -> Engine:
     if name == "torch":
         return TorchEngine.from_source(ModelSource("tiny", model), SIZE)
-    return engine_class(name)(bundle)  # type: ignore[call-arg]
+    return engine_class(name).open(bundle)
 
 
 @pytest.fixture(scope="module", params=installed())

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from engines.positions import prefix_positions, text_positions
+from engines.positions import mrope_positions, text_positions
 
 
 @pytest.mark.parametrize("grid", [1, 2, 3])
-def test_prefix_positions(tiny_model_dir: Path, grid: int) -> None:
+def test_mrope_positions(tiny_model_dir: Path, grid: int) -> None:
     from engines.model import ModelSource, load_model
 
     model = load_model(ModelSource("tiny", tiny_model_dir))
@@ -25,13 +25,13 @@ def test_prefix_positions(tiny_model_dir: Path, grid: int) -> None:
         torch.cat([types, torch.zeros(1, 2, dtype=torch.int32)], 1),
         torch.tensor([[1, 2 * grid, 2 * grid]]),
     )
-    found, following = prefix_positions(ids, image, grid)
+    found, following = mrope_positions(ids, image, grid)
     np.testing.assert_array_equal(found, expected[:, 0, : len(ids)].numpy())
     assert following == int(expected[0, 0, len(ids)])
 
 
 def test_no_tokens() -> None:
-    found, following = prefix_positions([], 1, 8)
+    found, following = mrope_positions([], 1, 8)
     assert found.shape == (3, 0)
     assert following == 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +49,10 @@ def test_step_logits_do_not_depend_on_the_batch(
     runtime: Runtime, prefixes: list[PrefixState]
 ) -> None:
     tails = [runtime.tail(p, s) for p, s in zip(PROMPTS, prefixes, strict=True)]
-    batched = list(islice(runtime.steps(runtime.prefill(tails, prefixes)), 5))
+    steps = runtime.steps(runtime.prefill(tails, prefixes), 5)
+    batched = [step.copy() for step in steps]
     for row, tail in enumerate(tails):
-        alone = islice(runtime.steps(runtime.prefill([tail], [prefixes[row]])), 5)
+        alone = runtime.steps(runtime.prefill([tail], [prefixes[row]]), 5)
         for step, logits in enumerate(alone):
             np.testing.assert_allclose(batched[step][row], logits[0], atol=1e-4)
 

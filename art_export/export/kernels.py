@@ -1,4 +1,4 @@
-"""How the `art` operators become ONNX nodes.
+"""The form for ONNX Runtime: its own kernels where it has one for a whole operation.
 
 ONNX has LinearAttention and CausalConvWithState since opset 27; ONNX Runtime has kernels for them
 in its own domain only, so far. The schemas are the standard's, registered under that domain: the
@@ -46,7 +46,7 @@ def contrib_opset() -> Opset:
     return Opset(CONTRIB, 1)
 
 
-def onnxruntime_lowerings() -> Mapping[Callable[..., Any], Callable[..., Any]]:
+def lowerings() -> Mapping[Callable[..., Any], Callable[..., Any]]:
     """Operator -> translation, for torch.onnx's `custom_translation_table`."""
     contrib = contrib_opset()
 
@@ -70,9 +70,65 @@ def onnxruntime_lowerings() -> Mapping[Callable[..., Any], Callable[..., Any]]:
     return {
         torch.ops.art.gated_delta_rule.default: gated_delta_rule,
         torch.ops.art.causal_conv.default: causal_conv,
+        torch.ops.art.attend.default: _attend,
+        torch.ops.art.rms_norm.default: _rms_norm,
+        torch.ops.art.rotate.default: _rotate,
         torch.ops.art.last_positions.default: _last_positions,
         torch.ops.art.vocabulary_logits.default: _vocabulary_logits,
     }
+
+
+def _attend(query, key, value, past_keys, past_values, bias, scale):  # type: ignore[no-untyped-def]
+    """Explicit attention, the query heads of one group laid side by side along the length."""
+    heads, dim = query.shape[2], query.shape[3]
+    groups = key.shape[2]
+    turn = {"perm": [0, 2, 1, 3]}
+    keys = op.Concat(past_keys, op.Transpose(key, **turn), axis=2)
+    values = op.Concat(past_values, op.Transpose(value, **turn), axis=2)
+    length = op.Shape(query, start=1, end=2)
+    folded = op.Reshape(op.Transpose(query, **turn), op.Constant(value_ints=[0, groups, -1, dim]))
+    scores = op.Mul(
+        op.MatMul(folded, op.Transpose(keys, perm=[0, 1, 3, 2])), op.Constant(value_float=scale)
+    )
+    apart = op.Concat(
+        op.Constant(value_ints=[0, heads]), length, op.Constant(value_ints=[-1]), axis=0
+    )
+    weights = op.Softmax(op.Add(op.Reshape(scores, apart), bias), axis=-1)
+    total = op.Shape(keys, start=2, end=3)
+    together = op.Concat(op.Constant(value_ints=[0, groups, -1]), total, axis=0)
+    mixed = op.MatMul(op.Reshape(weights, together), values)
+    back = op.Concat(
+        op.Constant(value_ints=[0, heads]), length, op.Constant(value_ints=[dim]), axis=0
+    )
+    return op.Transpose(op.Reshape(mixed, back), **turn), keys, values
+
+
+def _rms_norm(x, weight, eps):  # type: ignore[no-untyped-def]
+    squares = op.ReduceMean(op.Mul(x, x), op.Constant(value_ints=[-1]))
+    root = op.Sqrt(op.Add(squares, op.Constant(value_float=eps)))
+    return op.Mul(op.Div(x, root), weight)
+
+
+def _rotate(x, cos, sin):  # type: ignore[no-untyped-def]
+    half, dim = cos.shape[-1], x.shape[-1]
+    axis = op.Constant(value_ints=[2])
+    cos, sin = op.Unsqueeze(cos, axis), op.Unsqueeze(sin, axis)
+    first, second = _dims(x, 0, half), _dims(x, half, 2 * half)
+    rest = [_dims(x, 2 * half, dim)] if dim > 2 * half else []
+    turned = (
+        op.Sub(op.Mul(first, cos), op.Mul(second, sin)),
+        op.Add(op.Mul(second, cos), op.Mul(first, sin)),
+    )
+    return op.Concat(*turned, *rest, axis=-1)
+
+
+def _dims(x, start, stop):  # type: ignore[no-untyped-def]
+    return op.Slice(
+        x,
+        op.Constant(value_ints=[start]),
+        op.Constant(value_ints=[stop]),
+        op.Constant(value_ints=[-1]),
+    )
 
 
 def _last_positions(hidden, count):  # type: ignore[no-untyped-def]
