@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,23 +126,14 @@ def build(options: BuildOptions, progress: Progress | None = None) -> BuildResul
             shutil.copyfile(path, folder / path.name)
         chat = Chat.load(folder, layout.size)
         clock.begin("load")
-        reference = Reference(source)
-        reference.check_size(layout.size)
-        expected = reference.prefill_logits(PROBE, _noise(layout.size))
-        model = reference.model
-        # From here on one copy of the weights is enough: of the reference only logits are kept.
-        del reference
-        dtype = compiler.PRECISIONS[options.precision]
-        if dtype != "fp32":
-            del model
-            model = load_model(source, dtype)
+        model, expected = _load(source, layout.size, compiler.PRECISIONS[options.precision])
         clock.begin("export")
         graphs = dict(export_parts(load_parts(model, layout.size), compiler.FORM))
-        del model
         nodes = {name: count_nodes(graph) for name, graph in graphs.items()}
         asked = _compile_options(options, layout.size, chat.max_length)
         target = compiler.compile_graphs(graphs, folder, asked, clock.begin)
-        del graphs
+        # The engine brings the weights in once more, so these must go.
+        del model, graphs
         clock.begin("parity")
         parity = _parity(options, folder, chat, expected)
         clock.begin("record")
@@ -162,6 +154,17 @@ def build(options: BuildOptions, progress: Progress | None = None) -> BuildResul
         parity=parity,
         tolerance=TOLERANCES.get(options.precision),
     )
+
+
+def _load(source: ModelSource, size: int, dtype: str) -> tuple[Any, NDArray[np.float32]]:
+    """The model in `dtype`, and the logits that Hugging Face's forward gives in fp32."""
+    reference = Reference(source)
+    reference.check_size(size)
+    expected = reference.prefill_logits(PROBE, _noise(size))
+    if dtype == "fp32":
+        return reference.model, expected
+    del reference
+    return load_model(source, dtype), expected
 
 
 def _compile_options(options: BuildOptions, size: int, max_length: int) -> CompileOptions:

@@ -17,7 +17,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from engines.errors import OptionError
 from engines.names import choose
 
 if TYPE_CHECKING:
@@ -77,10 +76,5 @@ def find_compiler(engine: str, precision: str) -> Compiler:
     """
     module = MODULES[choose("engine", engine, MODULES)]
     compiler = cast("Compiler", import_module(f"art_export.compilers.{module}"))
-    if precision not in compiler.PRECISIONS:
-        raise OptionError(
-            got=f"--precision {precision} for {engine}",
-            expected=f"one of: {', '.join(compiler.PRECISIONS)}",
-            fix="choose another --precision or another --engine",
-        )
+    choose(f"precision of {engine}", precision, compiler.PRECISIONS)
     return compiler
