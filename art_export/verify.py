@@ -6,6 +6,9 @@ prefix state, prefill logits, logits of every decode step, greedy tokens, task a
 
 from __future__ import annotations
 
+import random
+import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from art_export.bundle import Bundle
-from art_export.probes import LENGTHS, probe_prompts
+from art_export.probes import LENGTHS, probe_prompts, prompt_of_length
+from art_export.tolerances import EXACT, tolerances_of
 from engines.bundle import ArtRecord
 from engines.errors import BundleError
 from engines.families import load_parts
@@ -24,10 +28,13 @@ from engines.model import resolve_model, weights_sha256
 from engines.picture import check_base
 from engines.prefix import PrefixState
 from engines.reference import Reference, ReferenceAnswer
+from engines.runtime import Prefilled
 
-PIXELS, FEATURES, STATE, LOGITS = 1e-5, 1e-3, 1e-3, 1e-3
-"""Largest absolute differences allowed in fp32."""
+PIXELS, STATE = 1e-5, 1e-3
+"""Largest absolute differences allowed in any precision: pixels are computed in fp32, and a stored
+state is compared with one that the same engine computes now."""
 NEW_TOKENS = 32
+SPEED_LENGTH, SPEED_RUNS = 128, 6
 BATCH = 8
 
 Progress = Callable[[str, int, int], None]
@@ -69,13 +76,26 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Figures:
+    """What the bundle costs: bytes of its graph files, the largest file's (the weights), and the
+    median of greedy decode steps a second at batch 1 after a picture and 128 tokens."""
+
+    precision: str
+    bytes: int
+    weight_bytes: int
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
 class VerifyReport:
-    """All checks, in the order of the data's way through the model."""
+    """All checks, in the order of the data's way through the model; figures are None where the
+    checks ended early."""
 
     bundle: Path
     art: str | None
     base_model: str
     checks: tuple[Check, ...]
+    figures: Figures | None = None
 
     @property
     def passed(self) -> bool:
@@ -94,15 +114,19 @@ def verify(options: VerifyOptions, progress: Progress | None = None) -> VerifyRe
     with Bundle.load(options.bundle) as bundle:
         base = options.model or bundle.folder.manifest.base_model
         checks: list[Check] = []
-        stages = 8 + len(options.tasks)
-        for check in _checks(bundle, options, base):
-            checks.append(check)
+        figures = None
+        stages = 12 + len(options.tasks)
+        for found in _checks(bundle, options, base):
+            if isinstance(found, Figures):
+                figures = found
+                continue
+            checks.append(found)
             if progress:
-                progress(check.name, min(len(checks), stages), stages)
-        return VerifyReport(options.bundle, options.art, base, tuple(checks))
+                progress(found.name, min(len(checks), stages), stages)
+        return VerifyReport(options.bundle, options.art, base, tuple(checks), figures)
 
 
-def _checks(bundle: Bundle, options: VerifyOptions, base: str) -> Iterator[Check]:
+def _checks(bundle: Bundle, options: VerifyOptions, base: str) -> Iterator[Check | Figures]:
     yield _files(bundle)
     source = resolve_model(base)
     same = _same_weights(bundle, source.path, base)
@@ -120,10 +144,11 @@ def _checks(bundle: Bundle, options: VerifyOptions, base: str) -> Iterator[Check
         yield run.pixels(art)
         yield run.features(art)
         yield run.prefix_state(art)
-    yield run.prefill()
+    yield from run.prefill()
     yield from run.decode(options.prompts)
     for task in options.tasks:
         yield run.task(task)
+    yield run.figures()
 
 
 def _files(bundle: Bundle) -> Check:
@@ -161,6 +186,8 @@ class _Run:
         self.picture = None if art is None else art.picture.pixels
         self.prefix = bundle.prefix(None if art is None else art.name)
         self.mixture = _mixture(bundle, art)
+        self.manifest = bundle.folder.manifest
+        self.allowed = tolerances_of(self.manifest.precision)
 
     def pixels(self, art: ArtRecord) -> Check:
         expected = self.reference.processed(art.picture.pixels)["pixel_values"].numpy()
@@ -171,7 +198,8 @@ class _Run:
     def features(self, art: ArtRecord) -> Check:
         expected = self.reference.vision(art.picture.pixels)
         found = self.runtime.engine.vision(art.picture.pixels[None])[0]
-        return _compare("vision features", found, expected, FEATURES, f"{len(found)} tokens")
+        detail = f"{len(found)} tokens of {found.shape[-1]}"
+        return _compare("vision features", found, expected, self.allowed.features, detail)
 
     def prefix_state(self, art: ArtRecord) -> Check:
         """The stored state against one computed now: a stale one shows here."""
@@ -189,7 +217,7 @@ class _Run:
         return Check("prefix state", False, "stale: not the state of this picture",
                      check.max_absolute, check.max_relative, STATE)  # fmt: skip
 
-    def prefill(self) -> Check:
+    def prefill(self) -> Iterator[Check]:
         """Logits at every position after the picture, batch 1, one prompt a length."""
         prompts = self._prompts(len(LENGTHS))
         found, expected = [], []
@@ -198,8 +226,13 @@ class _Run:
             found.append(self.runtime.tail_logits(tail, self.prefix))
             expected.append(self.reference.prefill_logits(prompt, self.picture)[-len(tail) :])
         detail = f"{len(prompts)} prompts of {LENGTHS[0]} to {self._longest()} tokens, batch 1"
-        return _compare(
-            "prefill logits", np.concatenate(found), np.concatenate(expected), LOGITS, detail
+        ours, theirs = np.concatenate(found), np.concatenate(expected)
+        yield _compare("prefill logits", ours, theirs, self.allowed.logits, detail)
+        same = float((ours.argmax(-1) == theirs.argmax(-1)).mean())
+        yield Check(
+            "top-1 agreement",
+            same >= self.allowed.top1,
+            f"{same:.2%} of {len(ours):,} positions, {self.allowed.top1:.0%} needed",
         )
 
     def decode(self, count: int) -> Iterator[Check]:
@@ -209,15 +242,16 @@ class _Run:
         answers = self.reference.generate(prompts, [self.picture] * count, NEW_TOKENS)
         alone = self._greedy(prompts[:single], [self.prefix] * single, 1)
         together = self._greedy(prompts, [self.prefix] * count, BATCH)
-        yield _step_check("decode logits, batch 1", alone, answers[:single])
-        yield _token_check("greedy tokens, batch 1", alone, answers[:single])
-        yield _step_check(f"decode logits, batch {BATCH}", together, answers)
-        yield _token_check(f"greedy tokens, batch {BATCH}", together, answers)
+        logits, equal = self.allowed.logits, self.allowed.answers
+        yield _step_check("decode logits, batch 1", alone, answers[:single], logits)
+        yield _token_check("greedy tokens, batch 1", alone, answers[:single], equal)
+        yield _step_check(f"decode logits, batch {BATCH}", together, answers, logits)
+        yield _token_check(f"greedy tokens, batch {BATCH}", together, answers, equal)
         pictures, prefixes = self.mixture
         rows = [prompts[row % count] for row in range(len(pictures))]
         mixed = self._greedy(rows, prefixes, len(pictures))
         expected = self.reference.generate(rows, pictures, NEW_TOKENS)
-        yield _token_check("greedy tokens, mixed pictures", mixed, expected)
+        yield _token_check("greedy tokens, mixed pictures", mixed, expected, equal)
 
     def task(self, task: TaskSample) -> Check:
         prefixes = [self.prefix] * len(task.prompts)
@@ -231,7 +265,28 @@ class _Run:
         ]
         total = len(task.prompts)
         detail = f"engine {scores[0]}/{total}, PyTorch {scores[1]}/{total}"
-        return Check(f"accuracy, {task.name}", scores[0] == scores[1], detail)
+        # What no rounding explains must not pass either way where nothing is rounded.
+        lost = abs(scores[1] - scores[0]) if self.allowed == EXACT else scores[1] - scores[0]
+        return Check(f"accuracy, {task.name}", lost <= self.allowed.accuracy * total, detail)
+
+    def figures(self) -> Figures:
+        """Bytes, and speed of decode after a picture and a prompt of 128 tokens."""
+        sizes = [record.bytes for record in self.manifest.files]
+        rng = random.Random(0)
+        prompt = prompt_of_length(self.chat, min(SPEED_LENGTH, self._longest()), rng)
+        prefilled = self.runtime.prefill([self.runtime.tail(prompt, self.prefix)], [self.prefix])
+        # The first runs pay for memory that later ones find allocated.
+        rates = [self._rate(prefilled) for _ in range(SPEED_RUNS)][1:]
+        return Figures(self.manifest.precision, sum(sizes), max(sizes), statistics.median(rates))
+
+    def _rate(self, prefilled: Prefilled) -> float:
+        """Decode steps a second; the first logits come from the prefill and are not counted."""
+        steps = self.runtime.steps(prefilled, NEW_TOKENS + 1)
+        next(steps)
+        started = time.perf_counter()
+        for _ in steps:
+            pass
+        return NEW_TOKENS / (time.perf_counter() - started)
 
     def _prompts(self, count: int) -> list[str]:
         return probe_prompts(self.chat, count, self._longest())
@@ -282,18 +337,21 @@ def _mixture(
 
 
 def _compare(
-    name: str, found: NDArray[Any], expected: NDArray[Any], tolerance: float, detail: str
+    name: str, found: NDArray[Any], expected: NDArray[Any], tolerance: float | None, detail: str
 ) -> Check:
+    """Largest differences; without a tolerance, numbers only have to be finite."""
     if found.shape != expected.shape:
         return Check(name, False, f"shape {found.shape}, and PyTorch has {expected.shape}")
     absolute = float(np.abs(found - expected).max(initial=0.0))
     scale = float(np.abs(expected).max(initial=0.0))
     # `not <=` and not `>`: a NaN must fail.
-    passed = bool(absolute <= tolerance)
+    passed = bool(absolute <= tolerance) if tolerance is not None else bool(np.isfinite(absolute))
     return Check(name, passed, detail, absolute, absolute / scale if scale else None, tolerance)
 
 
-def _step_check(name: str, rows: list[_Steps], answers: list[ReferenceAnswer]) -> Check:
+def _step_check(
+    name: str, rows: list[_Steps], answers: list[ReferenceAnswer], tolerance: float | None
+) -> Check:
     """Logits of every step whose tokens before it were the same; after that they may differ."""
     found, expected = [], []
     for row, answer in zip(rows, answers, strict=True):
@@ -302,10 +360,13 @@ def _step_check(name: str, rows: list[_Steps], answers: list[ReferenceAnswer]) -
         found.append(row.logits[:steps])
         expected.append(answer.logits[:steps])
     detail = f"{sum(map(len, found))} steps of {len(rows)} answers"
-    return _compare(name, np.concatenate(found), np.concatenate(expected), LOGITS, detail)
+    return _compare(name, np.concatenate(found), np.concatenate(expected), tolerance, detail)
 
 
-def _token_check(name: str, rows: list[_Steps], answers: list[ReferenceAnswer]) -> Check:
+def _token_check(
+    name: str, rows: list[_Steps], answers: list[ReferenceAnswer], needed: float
+) -> Check:
+    """Greedy answers equal to the last token; `needed` is the least share of them."""
     wrong = [
         index
         for index, (row, answer) in enumerate(zip(rows, answers, strict=True))
@@ -319,7 +380,7 @@ def _token_check(name: str, rows: list[_Steps], answers: list[ReferenceAnswer]) 
         top = np.sort(answers[first].logits[step])[-2:]
         margin = float(top[1] - top[0])
         detail += f"; answer {first} parts at token {step} (PyTorch's margin there: {margin:.2g})"
-    return Check(name, not wrong, detail)
+    return Check(name, len(rows) - len(wrong) >= needed * len(rows), detail)
 
 
 def _agreement(tokens: Sequence[int], answer: ReferenceAnswer) -> int:
