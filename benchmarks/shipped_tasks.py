@@ -11,8 +11,6 @@ folder is not computed again. Ends with one JSON line, and writes it to OUT/resu
 from __future__ import annotations
 
 import json
-import os
-import platform
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -25,12 +23,12 @@ from art_export.build import BuildOptions, build
 from art_export.bundle import Bundle
 from art_export.evaluate import Score, evaluate
 from art_export.subject import Subject, open_subject
+from engines.environment import environment
 from engines.files import write_json
 from engines.picture import save_picture
 from training.baselines.lora import LoraOptions, save_merged, train_lora
 from training.controls import control_pictures
 from training.run import TrainOptions, train
-from training.setup import versions
 from training.tasks import TASKS, Task
 
 
@@ -111,16 +109,6 @@ def _score_lora(table: Table, task: Task) -> None:
         "LoRA r=8",
         score | {"train": known, "deploy": seconds, "bytes": adapter, "engine_bytes": built.bytes},
     )
-
-
-def environment() -> dict[str, Any]:
-    """The machine and the packages that the figures were measured with."""
-    cpu = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return {"cpu": cpu[0], "cores": os.cpu_count(), "system": platform.platform(), **versions()}
 
 
 @click.command()

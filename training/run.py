@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from engines.environment import versions
 from engines.picture import load_picture
 from engines.provenance import Provenance
 from training.controls import control_pictures
@@ -36,7 +37,6 @@ from training.setup import (
     our_version,
     picture_size,
     validation_rows,
-    versions,
 )
 from training.store import RunFolder
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from engines.chat import Chat
+from engines.environment import versions
 from engines.errors import DataError
 from engines.families import load_parts, picture_layout
 from engines.model import (
@@ -28,8 +26,6 @@ from training.tasks import Example, Task
 
 if TYPE_CHECKING:
     from engines.families.parts import Parts
-
-PACKAGES = ("art-export", "torch", "transformers", "numpy", "pillow", "peft")
 
 
 @dataclass(frozen=True)
@@ -146,14 +142,3 @@ def validation_rows(setup: Setup, form: Encode, prefix: int) -> list[Row]:
 def our_version() -> str:
     """The version of this project, for provenance."""
     return versions().get("art-export", "unknown")
-
-
-def versions() -> Mapping[str, str]:
-    """Versions of all that has a say in the numbers."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

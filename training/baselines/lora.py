@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
+from engines.environment import versions
 from engines.errors import CheckFailed, DataError
 from engines.families import load_parts
 from engines.files import staged_folder, write_bytes
@@ -29,7 +30,7 @@ from training.objectives import load_objective
 from training.options import LoraOptions, LoraResult, Progress, check_lora
 from training.policy import Policy, text_policy
 from training.run import plain
-from training.setup import Setup, load_setup, make_rows, versions
+from training.setup import Setup, load_setup, make_rows
 from training.store import RunFolder
 
 __all__ = ["LoraOptions", "LoraResult", "merge", "save_merged", "train_lora"]
