@@ -18,6 +18,7 @@ from PIL import Image
 from transformers import AutoImageProcessor
 
 from engines.errors import ModelError
+from engines.families import picture_layout
 from engines.model import ModelSource, eos_ids, load_model, load_tokenizer
 
 Pixels = NDArray[np.uint8]
@@ -40,33 +41,43 @@ class Reference:
         self.model = load_model(source, dtype)
         self.tokenizer = load_tokenizer(source.path)
         self._ends = eos_ids(source.path, self.tokenizer)
+        self._counts: dict[int, int] = {}
         # The PIL back end: torchvision is no dependency, and both leave such a picture alone.
         self.processor = AutoImageProcessor.from_pretrained(source.path, backend="pil")
 
     def check_size(self, size: int) -> None:
         """Raise ModelError unless the processor leaves pictures of size x size as they are."""
-        grid = self.processed(np.zeros((size, size, 3), np.uint8))["image_grid_thw"][0].tolist()
-        patch = self.model.config.vision_config.patch_size
-        if [grid[0], grid[1] * patch, grid[2] * patch] != [1, size, size]:
+        values = self.processed(np.zeros((size, size, 3), np.uint8))["pixel_values"]
+        # Qwen's processors repeat a still picture along the temporal axis.
+        repeated = getattr(self.model.config.vision_config, "temporal_patch_size", 1)
+        pixels = values.numel() // 3 // repeated
+        if pixels != size * size:
             raise ModelError(
-                got=f"a picture size of {size}, which the model's processor makes "
-                f"{grid[2] * patch}x{grid[1] * patch}",
+                got=f"a picture size of {size}, {size * size} pixels, of which the model's "
+                f"processor makes {pixels}",
                 expected="a size that it leaves alone, so that pixels reach the model as trained",
                 fix="choose another --size, a multiple of patch size times merge size",
             )
 
     def processed(self, pixels: Pixels) -> dict[str, torch.Tensor]:
-        """pixel_values (patches, values) and image_grid_thw (1, 3) of one picture."""
-        return dict(self.processor(images=Image.fromarray(pixels), return_tensors="pt"))
+        """What the processor makes of one picture: pixel_values, and what the model takes beside
+        them."""
+        options: dict[str, Any] = {}
+        if hasattr(self.processor, "do_image_splitting"):
+            # Unless told otherwise, such a processor enlarges every picture and cuts it into tiles.
+            options = {"do_resize": False, "do_image_splitting": False}
+            options["max_image_size"] = {"longest_edge": len(pixels)}
+        return dict(self.processor(images=Image.fromarray(pixels), return_tensors="pt", **options))
 
     @torch.inference_mode()
     def vision(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Visual tokens (tokens, hidden) of one picture."""
-        values = self.processed(pixels)
-        output = self.model.get_image_features(
-            values["pixel_values"], values["image_grid_thw"], return_dict=True
-        )
-        features: NDArray[np.float32] = torch.cat(tuple(output.pooler_output)).float().numpy()
+        """Visual tokens (tokens, hidden) of one picture; with DeepStack, the features of every
+        depth follow each token in its row."""
+        output = self.model.get_image_features(**self.processed(pixels), return_dict=True)
+        # DeepStack's features follow each visual token in its row.
+        stacked = getattr(output, "deepstack_features", None) or ()
+        parts = [torch.cat(tuple(part)) for part in (output.pooler_output, *stacked)]
+        features: NDArray[np.float32] = torch.cat(parts, dim=-1).float().numpy()
         return features
 
     @torch.inference_mode()
@@ -128,10 +139,11 @@ class Reference:
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         seen = [self.processed(pixels) for pixels in pictures if pixels is not None]
         if seen:
-            for name in ("pixel_values", "image_grid_thw"):
+            for name in seen[0]:
                 inputs[name] = torch.cat([values[name] for values in seen])
-            is_picture = inputs["input_ids"] == self.model.config.image_token_id
-            inputs["mm_token_type_ids"] = is_picture.int()
+            if "image_grid_thw" in seen[0]:
+                is_picture = inputs["input_ids"] == self.model.config.image_token_id
+                inputs["mm_token_type_ids"] = is_picture.int()
         return inputs
 
     def _ids(self, prompt: str, pixels: Pixels | None) -> list[int]:
@@ -143,9 +155,16 @@ class Reference:
             enable_thinking=False,
         )
         if pixels is not None:
-            # As Qwen3VLProcessor does: one placeholder for every merged patch.
-            grid = self.processed(pixels)["image_grid_thw"][0]
-            count = int(grid.prod()) // self.processor.merge_size**2
-            placeholder = self.tokenizer.decode([self.model.config.image_token_id])
-            text = text.replace(placeholder, placeholder * count, 1)
+            # As the model's processor does: a placeholder for every visual token that the model
+            # itself makes, between the markers of its family.
+            layout = picture_layout(self.model.config, len(pixels))
+            placeholder = self.tokenizer.decode([layout.image_token_id])
+            picture = layout.opening + placeholder * self._count(len(pixels)) + layout.closing
+            text = text.replace(placeholder, picture, 1)
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def _count(self, size: int) -> int:
+        """How many visual tokens the model makes of a picture of size x size."""
+        if size not in self._counts:
+            self._counts[size] = len(self.vision(np.zeros((size, size, 3), np.uint8)))
+        return self._counts[size]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from engines.families.parts import Parts
     from engines.layout import PictureLayout
 
-FAMILIES = ("qwen3_5",)
+FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen3_5", "qwen3_vl", "smolvlm")
 
 
 def check_family(model_type: str) -> str:

@@ -8,36 +8,26 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers.vision_utils import (
-    get_vision_interpolation_indices_and_weights,
-    get_vision_position_ids,
-)
 
+from engines.families.attention_decoder import interleaved_axes
 from engines.families.operators import (
     attend,
     causal_conv,
     gated_delta_rule,
-    grouped_attention,
     last_positions,
     rms_norm,
     rotate,
     vocabulary_logits,
 )
-from engines.families.parts import Parts, State, Vision, attention_bias, unit_length
-from engines.layout import PictureLayout, suitable_size
+from engines.families.parts import Parts, State, attention_bias, unit_length
+from engines.families.qwen_vision import QwenTower, learned_places, qwen_picture_layout
+from engines.layout import PictureLayout
 from engines.state import StateTensor, conv_recurrent, key_value
 
 
 def picture_layout(config: Any, size: int | None) -> PictureLayout:
     """The layout of a square picture of `size` pixels, or of the usual size."""
-    vision = config.vision_config
-    unit = vision.patch_size * vision.spatial_merge_size
-    return PictureLayout(
-        size=suitable_size(size, unit),
-        unit=unit,
-        image_token_id=config.image_token_id,
-        end_token_id=config.vision_end_token_id,
-    )
+    return qwen_picture_layout(config, size)
 
 
 def make_parts(model: Any, layout: PictureLayout) -> Parts:
@@ -70,78 +60,18 @@ def state_of(config: Any) -> tuple[StateTensor, ...]:
     return tuple(tensors)
 
 
-class Tower(Vision):
-    """uint8 or float pixels (n, size, size, 3) in 0..255 -> visual tokens (n, tokens, hidden).
+class Tower(QwenTower):
+    """uint8 or float pixels (n, size, size, 3) in 0..255 -> visual tokens (n, tokens, hidden)."""
 
-    Normalisation and patches are part of it, so that a swap binds raw RGB bytes. Position
-    embeddings and rotary angles depend on the size alone and are constants.
-    """
-
-    places: torch.Tensor
-    cos: torch.Tensor
-    sin: torch.Tensor
-
-    def __init__(self, tower: Any, size: int) -> None:
-        super().__init__()
-        config = tower.config
-        self.tower = tower
-        self.patch, self.merge = config.patch_size, config.spatial_merge_size
-        self.temporal = config.temporal_patch_size
-        self.cells = size // self.patch // self.merge
-        grid = torch.tensor([[1, size // self.patch, size // self.patch]])
-        indices, weights = get_vision_interpolation_indices_and_weights(
-            grid,
-            num_grid_per_side=tower.num_grid_per_side,
-            mode=tower.interpolation_mode,
-            align_corners=tower.interpolation_align_corners,
-            spatial_merge_size=self.merge,
-        )
-        with torch.no_grad():
-            places = (tower.pos_embed(indices) * weights[:, :, None]).sum(1)
-            cos, sin = tower.rotary_pos_emb(places, get_vision_position_ids(grid, self.merge))
-        self.register_buffer("places", places, persistent=False)
-        # Both halves of a head turn by the same angles, on every row of the batch.
-        half = cos.shape[-1] // 2
-        self.register_buffer("cos", cos[None, :, :half].clone(), persistent=False)
-        self.register_buffer("sin", sin[None, :, :half].clone(), persistent=False)
+    def position_embeddings(self, grid: torch.Tensor) -> torch.Tensor:
+        return learned_places(self.tower, grid)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        projection = self.tower.patch_embed.proj
-        patches = self.patches(pixels).to(projection.weight.dtype)
-        hidden = F.linear(patches, projection.weight.flatten(1), projection.bias)
-        hidden = hidden + self.places
-        for block in self.tower.blocks:
-            hidden = hidden + self._attention(block.attn, block.norm1(hidden))
-            hidden = hidden + block.mlp(block.norm2(hidden))
-        return self._merge(hidden)
-
-    def patches(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Normalised patches (n, patches, 3 * temporal * patch^2), in the processor's order.
-
-        Qwen's processor maps 0..255 to -1..1 (mean and std 0.5) and repeats a still picture
-        along the temporal axis.
-        """
-        n, cells, merge, patch = pixels.shape[0], self.cells, self.merge, self.patch
-        image = (pixels.to(torch.float32) * (1 / 255) - 0.5) / 0.5
-        image = image.reshape(n, cells, merge, patch, cells, merge, patch, 3)
-        image = image.permute(0, 1, 4, 2, 5, 7, 3, 6).unsqueeze(6)
-        image = image.expand(-1, -1, -1, -1, -1, -1, self.temporal, -1, -1)
-        return image.reshape(n, (cells * merge) ** 2, -1)
-
-    def _attention(self, attention: Any, hidden: torch.Tensor) -> torch.Tensor:
-        n, length, width = hidden.shape
-        qkv = attention.qkv(hidden).view(n, length, 3, attention.num_heads, -1)
-        query, key, value = qkv.unbind(2)
-        query, key = rotate(query, self.cos, self.sin), rotate(key, self.cos, self.sin)
-        query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-        mixed = grouped_attention(query, key, value, None, attention.scaling)
-        mixed = mixed.transpose(1, 2).reshape(n, length, width)
-        projected: torch.Tensor = attention.proj(mixed)
-        return projected
-
-    def _merge(self, hidden: torch.Tensor) -> torch.Tensor:
+        hidden = self.embedded(pixels)
+        for index in range(len(self.tower.blocks)):
+            hidden = self.block(index, hidden)
         merger = self.tower.merger
-        joined = merger.norm(hidden).reshape(hidden.shape[0], self.cells**2, -1)
+        joined = self.joined(merger.norm(hidden))
         tokens: torch.Tensor = merger.linear_fc2(merger.act_fn(merger.linear_fc1(joined)))
         return tokens
 
@@ -159,10 +89,8 @@ class Decoder(nn.Module):
         self.scaling = rotary.attention_scaling
         inv_freq = rotary.inv_freq.detach().float().clone()
         self.register_buffer("inv_freq", inv_freq, persistent=False)
-        axes = torch.zeros(len(inv_freq), dtype=torch.int64)
-        for axis, section in enumerate(rotary.mrope_section[1:], start=1):
-            axes[axis : section * 3 : 3] = axis
-        self.register_buffer("axes", axes, persistent=False)
+        axes = interleaved_axes(rotary.mrope_section, len(inv_freq))
+        self.register_buffer("axes", torch.tensor(axes), persistent=False)
         self.kinds = tuple(config.layer_types)
         self.final = _Norm(text.norm)
         self.layers = nn.ModuleList(
