@@ -74,7 +74,7 @@ class Chat:
 
     def answer_ids(self, text: str) -> list[int]:
         """An answer as the model would write it, with the token that ends it."""
-        return [*self._ids(text), self.eos_ids[0]]
+        return [*self._ids(self._lead + text), self.eos_ids[0]]
 
     def decode(self, ids: list[int]) -> str:
         """Token ids as text, special tokens left out."""
@@ -123,11 +123,21 @@ class Chat:
             ids.add(layout.end_token_id)
         return {self.tokenizer.decode([i]) for i in ids}
 
-    def _render(self, content: list[dict[str, str]]) -> str:
+    @cached_property
+    def _lead(self) -> str:
+        """What the template writes between the prompt to answer and an answer, such as a space."""
+        content = [{"type": "text", "text": "x"}]
+        answered = self._render(content, {"role": "assistant", "content": content})
+        # A template may also show past answers otherwise than it asks for new ones.
+        asked = self._render(content)
+        rest = answered.removeprefix(asked) if answered.startswith(asked) else "x"
+        return rest.partition("x")[0]
+
+    def _render(self, content: list[dict[str, str]], *more: dict[str, Any]) -> str:
         return str(
             self.tokenizer.apply_chat_template(
-                [{"role": "user", "content": content}],
-                add_generation_prompt=True,
+                [{"role": "user", "content": content}, *more],
+                add_generation_prompt=not more,
                 tokenize=False,
                 enable_thinking=False,
             )

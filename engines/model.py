@@ -168,10 +168,18 @@ def load_config(folder: Path) -> Any:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The model's tokenizer, from a model's or a bundle's folder."""
+    """The model's tokenizer, from a model's or a bundle's folder, with the model's chat template.
+
+    Older folders keep the processor's template in chat_template.json, which AutoTokenizer does not
+    read; the tokenizer may then carry that of the text model which it came from.
+    """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    older = folder / "chat_template.json"
+    if older.is_file() and not (folder / "chat_template.jinja").is_file():
+        tokenizer.chat_template = json.loads(older.read_text("utf-8"))["chat_template"]
+    return tokenizer
 
 
 def eos_ids(folder: Path, tokenizer: Any) -> tuple[int, ...]:

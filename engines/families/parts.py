@@ -21,7 +21,8 @@ class Vision(nn.Module):
     """What a family's vision part offers beside `forward`."""
 
     def patches(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Normalised patches as the model's own processor makes them, (n, patches, values)."""
+        """What the model's own processor makes of pictures: row i has the shape of its
+        `pixel_values` for that picture."""
         raise NotImplementedError
 
 

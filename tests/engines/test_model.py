@@ -11,7 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engines.errors import ModelError
-from engines.model import DEMO_FOLDER, load_model, resolve_model, weights_sha256
+from engines.model import (
+    DEMO_FOLDER,
+    load_model,
+    load_tokenizer,
+    resolve_model,
+    weights_sha256,
+)
 
 
 @pytest.fixture
@@ -45,8 +51,17 @@ def test_an_incomplete_folder_names_what_is_missing(copy: Path, name: str) -> No
 def test_another_family(copy: Path) -> None:
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "model_type": "qwen3_5_moe"}))
-    with pytest.raises(ModelError, match="one of: qwen3_5"):
+    with pytest.raises(ModelError, match="one of: .*qwen3_5"):
         resolve_model(str(copy))
+
+
+def test_an_older_folders_chat_template(copy: Path) -> None:
+    """It is the processor's, and goes before one that came with the text model."""
+    (copy / "chat_template.jinja").write_text("of the text model")
+    (copy / "chat_template.json").write_text(json.dumps({"chat_template": "older"}))
+    assert load_tokenizer(copy).chat_template == "of the text model"
+    (copy / "chat_template.jinja").unlink()
+    assert load_tokenizer(copy).chat_template == "older"
 
 
 def test_a_broken_config(copy: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engines.errors import ModelError
-from engines.families import check_family, load_parts
+from engines.families import load_parts
 from engines.families.parts import Parts, linear_positions
 from engines.model import ModelSource
 from engines.reference import Reference
@@ -112,8 +112,3 @@ def test_parts_share_the_models_weights(reference: Reference, parts: Parts) -> N
 def test_a_size_that_the_processor_would_change(reference: Reference) -> None:
     with pytest.raises(ModelError, match="multiple of 32"):
         load_parts(reference.model, 100)
-
-
-def test_an_unknown_family_lists_what_is_supported() -> None:
-    with pytest.raises(ModelError, match="qwen3_5"):
-        check_family("qwen3_5_moe")

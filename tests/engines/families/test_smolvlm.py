@@ -181,3 +181,15 @@ def test_parts_share_the_models_weights(reference: Reference) -> None:
     own = {p.data_ptr() for p in reference.model.parameters()}
     for part in (parts.vision, parts.embed, parts.decoder):
         assert {p.data_ptr() for p in part.parameters()} <= own
+
+
+def test_answers_are_written_as_the_template_does(folder: Path) -> None:
+    """Its template puts a space before an answer, which no generation prompt shows."""
+    chat = Chat.load(folder)
+    turns = [
+        {"role": role, "content": [{"type": "text", "text": text}]}
+        for role, text in (("user", "How many?"), ("assistant", "42"))
+    ]
+    whole = chat.tokenizer.apply_chat_template(turns, tokenize=False)
+    ids = chat.full_ids("How many?") + chat.answer_ids("42")
+    assert whole.startswith(chat.tokenizer.decode(ids))
