@@ -66,6 +66,8 @@ class Engine(ABC):
 
     name: ClassVar[str]
     state: tuple[StateTensor, ...]
+    max_batch: int | None = None
+    """Most rows at a time, where the engine was built for a number of them."""
 
     @classmethod
     def open(cls, folder: Path, options: EngineOptions = EngineOptions()) -> Self:

@@ -73,6 +73,7 @@ class Runtime:
             self.tail(prompt, prefix, max_new_tokens)
             for prompt, prefix in zip(prompts, prefixes, strict=True)
         ]
+        batch_size = min(batch_size, self.engine.max_batch or batch_size)
         answers: list[Completion] = []
         for start in range(0, len(tails), batch_size):
             part = slice(start, start + batch_size)

@@ -86,9 +86,10 @@ class QwenTower(Vision):
         """
         n, cells, merge, patch = pixels.shape[0], self.cells, self.merge, self.patch
         image = (pixels.to(torch.float32) * (1 / 255) - self.centre) / self.spread
-        image = image.reshape(n, cells, merge, patch, cells, merge, patch, 3)
-        image = image.permute(0, 1, 4, 2, 5, 7, 3, 6).unsqueeze(6)
-        image = image.expand(-1, -1, -1, -1, -1, -1, self.temporal, -1, -1)
+        # Eight axes at most, of which TensorRT has no more: pictures and rows of cells share one.
+        image = image.reshape(n * cells, merge, patch, cells, merge, patch, 3)
+        image = image.permute(0, 3, 1, 4, 6, 2, 5).unsqueeze(5)
+        image = image.expand(-1, -1, -1, -1, -1, self.temporal, -1, -1)
         return image.reshape(n, (cells * merge) ** 2, -1)
 
     def embedded(self, pixels: torch.Tensor) -> torch.Tensor:

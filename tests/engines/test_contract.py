@@ -9,28 +9,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from art_export.build import BuildOptions, build
 from engines.contract import DecoderInput, Engine
 from engines.errors import MissingEngineError, OptionError
 from engines.model import ModelSource
 from engines.positions import text_positions
-from engines.registry import ENGINES, Entry, engine_class, installed
+from engines.registry import ENGINES, Entry, engine_class, installed, open_engine
 from engines.torch_engine import TorchEngine
 
 SIZE = 64
 TOLERANCE = 1e-4
 
 
-def _open(name: str, model: Path, bundle: Path) -> Engine:
-    if name == "torch":
-        return TorchEngine.from_source(ModelSource("tiny", model), SIZE)
-    return engine_class(name).open(bundle)
-
-
 @pytest.fixture(scope="module", params=installed())
 def engine(
-    request: pytest.FixtureRequest, tiny_model_dir: Path, tiny_bundle_dir: Path
+    request: pytest.FixtureRequest, tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Engine]:
-    with _open(request.param, tiny_model_dir, tiny_bundle_dir) as opened:
+    name = request.param
+    if reason := engine_class(name).unavailable():
+        pytest.skip(reason)
+    if name == "torch":
+        with TorchEngine.from_source(ModelSource("tiny", tiny_model_dir), SIZE) as opened:
+            yield opened
+        return
+    bundle = tmp_path_factory.mktemp("engines") / name
+    build(BuildOptions(str(tiny_model_dir), bundle, engine=name, size=SIZE))
+    with open_engine(name, bundle) as opened:
         yield opened
 
 
@@ -141,3 +145,18 @@ def test_missing_engine_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(ENGINES, "ghost", Entry("no.where:Ghost", "no_such_package_here", "ghost"))
     with pytest.raises(MissingEngineError, match=r"pip install 'art-export\[ghost\]'"):
         engine_class("ghost")
+
+
+def test_a_stepper_makes_the_steps_that_decode_makes(engine: Engine) -> None:
+    """Rows with padding at the left, several steps, and the first state still as it was."""
+    ids = _ids(2, 9)
+    _, state = engine.decode(_step(engine, ids, 0), engine.empty_state(2))
+    before = [array.copy() for array in engine.dump_state(state)]
+    mask, tokens = np.ones((2, 9), np.int64), _ids(2, 5, seed=4)
+    stepper = engine.stepper(state, mask, np.full(2, 9), room=5)
+    found = [stepper.step(tokens[:, step]).copy() for step in range(5)]
+    for step in range(5):
+        logits, state = engine.decode(_step(engine, tokens[:, step : step + 1], 9 + step), state)
+        np.testing.assert_allclose(found[step], logits[:, -1], atol=TOLERANCE)
+    again = engine.stepper(engine.load_state(before), mask, np.full(2, 9), room=1)
+    np.testing.assert_array_equal(again.step(tokens[:, 0]), found[0])

@@ -51,7 +51,7 @@ def test_an_incomplete_folder_names_what_is_missing(copy: Path, name: str) -> No
 def test_another_family(copy: Path) -> None:
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "model_type": "qwen3_5_moe"}))
-    with pytest.raises(ModelError, match="one of: .*qwen3_5"):
+    with pytest.raises(ModelError, match=r"one of: .*qwen3_5"):
         resolve_model(str(copy))
 
 
