@@ -10,6 +10,7 @@
         ├── OptionError                  an option or name has a value that is not known
         ├── DataError                    a training or evaluation file is malformed
         ├── MissingEngineError           an engine or its packages are not installed
+        ├── ServerError                  a vLLM server is out of reach or does not do as asked
         └── OutputError                  a destination cannot be written
             ├── OutputExistsError        it exists already, and is not overwritten
             └── DiskFullError            the disk has no room for it
@@ -81,6 +82,10 @@ class DataError(UserError):
 
 class MissingEngineError(UserError):
     """An engine is known, but its packages or its device are not here."""
+
+
+class ServerError(UserError):
+    """A server cannot be reached, refuses, or does not do what was asked."""
 
 
 class OutputError(UserError):

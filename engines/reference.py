@@ -118,6 +118,8 @@ class Reference:
             **inputs,
             max_new_tokens=max_new_tokens,
             do_sample=False,
+            # Greedy is greedy: a model's own taste for variety is for sampling.
+            repetition_penalty=1.0,
             return_dict_in_generate=True,
             output_logits=True,
         )

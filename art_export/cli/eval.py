@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from art_export.cli.engine_options import EngineChoice, engine_options
 from art_export.cli.options import example, json_option, size_option
 from art_export.cli.output import facts, percent, print_json, seconds
 from art_export.cli.progress import StageDisplay
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         "art-export eval bundle --task tools -n 500",
         "art-export eval bundle --task tools --art none",
         "art-export eval demo --task math --art run/art.png",
+        "art-export eval demo --engine vllm --url http://localhost:8000 --task math --art art.png",
     )
 )
 @click.argument("target", metavar="BUNDLE|MODEL")
@@ -31,24 +33,31 @@ if TYPE_CHECKING:
     "-n", "count", type=click.IntRange(min=1), default=500, show_default=True, help="Examples."
 )
 @click.option("--hint", is_flag=True, help="Ask for the wanted form in words, in every prompt.")
+@engine_options()
 @size_option
 @json_option
 def command(
-    target: str, task: str, art: str | None, count: int, hint: bool, size: int, as_json: bool
+    target: str,
+    task: str,
+    art: str | None,
+    count: int,
+    hint: bool,
+    size: int | None,
+    as_json: bool,
+    choice: EngineChoice,
 ) -> None:
-    """Score a bundle, or a model in PyTorch, on held-out examples of a task.
+    """Score a bundle, a model in PyTorch or a vLLM server on held-out examples of a task.
 
     --size counts for a MODEL alone: a bundle knows the size of its pictures.
     """
     from art_export.evaluate import evaluate
-    from art_export.subject import open_subject
     from training.data import find_source
 
     source = find_source(task)
     examples = held_out(source, count, hint)
     with StageDisplay(as_json=as_json) as progress:
         progress("load", 0, 1)
-        with open_subject(target, art, size) as subject:
+        with choice.open(target, art, size) as subject:
             complete = subject.completer(source.max_new_tokens)
             score = evaluate(complete, examples, source.is_correct, progress=progress)
     asked: dict[str, object] = {

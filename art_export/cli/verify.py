@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from art_export.cli.options import bundle_argument, example, json_option
+from art_export.cli.engine_options import EngineChoice, engine_options
+from art_export.cli.options import example, json_option, size_option
 from art_export.cli.output import jsonable, print_json, table
 from art_export.cli.progress import StageDisplay
+from engines.files import size_text
 
 if TYPE_CHECKING:
     from art_export.verify import Check, TaskSample, VerifyReport
+    from art_export.verify_server import ServerReport
     from engines.bundle import BundleFolder
+    from engines.picture import Picture
+    from engines.vllm_server import ServerOptions
 
 NO_ART = "none"
 HEADER = ("check", "", "max abs", "max rel", "allowed", "")
@@ -23,10 +29,11 @@ HEADER = ("check", "", "max abs", "max rel", "allowed", "")
     epilog=example(
         "art-export verify bundle",
         "art-export verify bundle --art tools --model demo --prompts 20",
+        "art-export verify demo --engine vllm --url http://localhost:8000 --art art.png",
     )
 )
-@bundle_argument
-@click.option("--art", help="Stored picture, or none.  [default: the one in use]")
+@click.argument("target", metavar="BUNDLE|MODEL")
+@click.option("--art", help="Stored picture, or none; a PNG file too with vllm.  [default: in use]")
 @click.option("--model", help="The untouched base model.  [default: what the bundle names]")
 @click.option(
     "--prompts",
@@ -49,30 +56,40 @@ HEADER = ("check", "", "max abs", "max rel", "allowed", "")
     show_default=True,
     help="Test examples a task.",
 )
+@engine_options(own=False)
+@click.option(
+    "--dtype",
+    help="fp32, fp16 or bf16: what the server computes in.  [default: the model's files']",
+)
+@size_option
 @json_option
 def command(
-    bundle: Path,
+    target: str,
     art: str | None,
     model: str | None,
     prompts: int,
     tasks: tuple[str, ...],
     count: int,
+    dtype: str | None,
+    size: int | None,
     as_json: bool,
+    choice: EngineChoice,
 ) -> None:
-    """Compare BUNDLE with Hugging Face's own forward and generate, stage by stage.
+    """Compare a bundle with Hugging Face's own forward and generate, stage by stage; or, with
+    --engine vllm, a server's answers with generate in the same dtype.
 
-    Ends with exit code 1 when a check fails, and names it.
+    Ends with exit code 1 when a check fails, and names it. --dtype counts for vllm alone, --size
+    for a MODEL.
     """
-    from art_export.verify import VerifyOptions, verify
-    from engines.bundle import BundleFolder
-
-    folder = BundleFolder.open(bundle)
-    name = folder.active() if art is None else None if art == NO_ART else art
-    chosen = tasks or own_task(folder, name)
-    samples = tuple(task_sample(task, count) for task in chosen)
+    server = choice.server(target)
+    report: VerifyReport | ServerReport
     with StageDisplay(as_json=as_json) as progress:
         progress("load", 0, 1)
-        report = verify(VerifyOptions(bundle, name, model, prompts, samples), progress)
+        if server is None:
+            report = _verify_bundle(Path(target), art, model, prompts, (tasks, count), progress)
+        else:
+            what = (target, art, size, model, dtype)
+            report = _verify_server(server, what, prompts, (tasks, count), progress)
     if as_json:
         print_json(report_facts(report))
     else:
@@ -82,18 +99,62 @@ def command(
         raise click.exceptions.Exit(1)
 
 
+def _verify_bundle(
+    path: Path,
+    art: str | None,
+    model: str | None,
+    prompts: int,
+    asked: tuple[tuple[str, ...], int],
+    progress: StageDisplay,
+) -> VerifyReport:
+    from art_export.verify import VerifyOptions, verify
+    from engines.bundle import BundleFolder
+
+    folder = BundleFolder.open(path)
+    name = folder.active() if art is None else None if art == NO_ART else art
+    tasks, count = asked
+    samples = tuple(task_sample(task, count) for task in tasks or own_task(folder, name))
+    return verify(VerifyOptions(path, name, model, prompts, samples), progress)
+
+
+def _verify_server(
+    server: ServerOptions,
+    what: tuple[str, str | None, int | None, str | None, str | None],
+    prompts: int,
+    asked: tuple[tuple[str, ...], int],
+    progress: StageDisplay,
+) -> ServerReport:
+    from art_export.subject import find_base
+    from art_export.verify_server import ServerVerifyOptions, verify_server
+
+    target, art, size, model, dtype = what
+    base = find_base(target, art, size)
+    if model is not None:
+        base = replace(base, model=model)
+    own = () if base.picture is None else task_of(base.picture.picture)
+    tasks, count = asked
+    samples = tuple(task_sample(task, count) for task in tasks or own)
+    return verify_server(ServerVerifyOptions(server, base, dtype, prompts, samples), progress)
+
+
 def own_task(folder: BundleFolder, art: str | None) -> tuple[str, ...]:
     """The shipped task that the picture was trained for, if there is one."""
     from engines.errors import BundleError
-    from training.tasks import TASKS
 
     if art is None:
         return ()
     try:
-        provenance = folder.read_art(art).picture.provenance
+        return task_of(folder.read_art(art).picture)
     except BundleError:
         # A stale or edited picture is for `verify` to name, as one of its checks.
         return ()
+
+
+def task_of(picture: Picture) -> tuple[str, ...]:
+    """The shipped task that the picture was trained for, if there is one."""
+    from training.tasks import TASKS
+
+    provenance = picture.provenance
     return (provenance.task,) if provenance is not None and provenance.task in TASKS else ()
 
 
@@ -118,25 +179,35 @@ def task_sample(task: str, count: int) -> TaskSample:
     )
 
 
-def report_facts(report: VerifyReport) -> dict[str, object]:
+def report_facts(report: VerifyReport | ServerReport) -> dict[str, object]:
     """The report as JSON has it, with its verdict."""
-    return {
-        "passed": report.passed,
-        "bundle": report.bundle,
-        "art": report.art,
-        "base_model": report.base_model,
-        "checks": [jsonable(check) for check in report.checks],
-    }
+    facts = jsonable(report)
+    return {"passed": report.passed, **facts} if isinstance(facts, dict) else {}
 
 
-def describe(report: VerifyReport) -> str:
+def describe(report: VerifyReport | ServerReport) -> str:
     """The table of all checks and, below it, the verdict."""
+    from art_export.verify_server import ServerReport
+
     rows = [_row(check) for check in report.checks]
-    title = f"{report.bundle}, picture {report.art or 'none'}, against {report.base_model}"
-    return f"{title}\n\n{table(HEADER, rows)}\n\n{verdict(report)}"
+    if isinstance(report, ServerReport):
+        subject, reference = report.url, f"{report.base_model} in {report.dtype}"
+    else:
+        subject, reference = str(report.bundle), report.base_model
+    title = f"{subject}, picture {report.art or 'none'}, against {reference}"
+    return "\n\n".join([title, table(HEADER, rows), *_figures(report), verdict(report)])
 
 
-def verdict(report: VerifyReport) -> str:
+def _figures(report: VerifyReport | ServerReport) -> list[str]:
+    figures = getattr(report, "figures", None)
+    if figures is None:
+        return []
+    weights, whole = size_text(figures.weight_bytes), size_text(figures.bytes)
+    speed = f"{figures.tokens_per_second:.0f} tokens a second"
+    return [f"{figures.precision}: {whole}, weights {weights}; greedy decode {speed} at batch 1"]
+
+
+def verdict(report: VerifyReport | ServerReport) -> str:
     """One line: how many checks held, and which did not."""
     failed = [check.name for check in report.checks if not check.passed]
     if not failed:

@@ -42,3 +42,39 @@ def test_generate_refuses(
 ) -> None:
     command("swap", bundle, noise)
     assert command("generate", bundle, *arguments, code=2)["error"]["kind"] == kind
+
+
+def test_generate_with_a_model_in_pytorch(
+    command: Command, tiny_model_dir: Path, noise: Path
+) -> None:
+    asked = ("--size", 64, "--max-new-tokens", 3, "--art", noise)
+    found = command("generate", tiny_model_dir, PROMPT, *asked, "--device", "cpu")
+    assert (found["engine"], found["art"]) == ("torch", str(noise))
+    assert found["notes"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fix"),
+    [
+        (("--engine", "vllm"), "--url http"),
+        (("--engine", "vllm", "--url", "http://localhost:1", "--threads", "2"), "no more"),
+        (("--url", "http://localhost:1"), "add --engine vllm"),
+        (("--served-model", "base"), "add --engine vllm"),
+        (("--engine", "vlm"), "did you mean 'vllm'"),
+        (("--engine", "openvino"), "leave --engine out"),
+        (("--engine", "vllm", "--url", "localhost"), "give it with --url"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_generate_refuses_engines(
+    command: Command, tiny_model_dir: Path, arguments: tuple[str, ...], fix: str
+) -> None:
+    found = command("generate", tiny_model_dir, PROMPT, *arguments, code=2)
+    assert fix in found["error"]["fix"]
+
+
+def test_generate_without_a_server(command: Command, tiny_model_dir: Path) -> None:
+    asked = ("--engine", "vllm", "--url", "http://127.0.0.1:9")
+    error = command("generate", tiny_model_dir, PROMPT, *asked, code=2)["error"]
+    assert error["kind"] == "ServerError"
+    assert "docs/vllm.md" in error["fix"]
