@@ -10,7 +10,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from art_export.bundle import Bundle
 from art_export.probes import LENGTHS, probe_prompts, prompt_of_length
 from art_export.tolerances import EXACT, tolerances_of
 from engines.bundle import ArtRecord
+from engines.contract import EngineOptions
 from engines.errors import BundleError
 from engines.families import load_parts
 from engines.model import resolve_model, weights_sha256
@@ -54,13 +55,15 @@ class TaskSample:
 @dataclass(frozen=True)
 class VerifyOptions:
     """bundle: its folder. art: a name, or None for no picture. model: where the base model lies,
-    by default what the manifest says. prompts: how many greedy answers to compare."""
+    by default what the manifest says. prompts: how many greedy answers to compare. engine: where
+    and how the bundle runs."""
 
     bundle: Path
     art: str | None = None
     model: str | None = None
     prompts: int = 200
     tasks: tuple[TaskSample, ...] = ()
+    engine: EngineOptions = field(default_factory=EngineOptions)
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def verify(options: VerifyOptions, progress: Progress | None = None) -> VerifyRe
         ModelError: the base model is not there.
         OptionError: there is no such art.
     """
-    with Bundle.load(options.bundle) as bundle:
+    with Bundle.load(options.bundle, options.engine) as bundle:
         base = options.model or bundle.folder.manifest.base_model
         checks: list[Check] = []
         figures = None

@@ -94,11 +94,11 @@ class EngineChoice:
             )
 
 
-def engine_options(*, own: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def engine_options(*, server: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The options, handed to the command as one `choice`.
 
     Args:
-        own: with those for the target's own engine.
+        server: with those for asking a vLLM server in the place of the target's own engine.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -109,7 +109,7 @@ def engine_options(*, own: bool = True) -> Callable[[Callable[..., None]], Calla
             function(**arguments, choice=choice)
 
         decorated: Callable[..., None] = collected
-        for option in reversed((*_SERVER, *_OWN) if own else _SERVER):
+        for option in reversed((*_SERVER, *_OWN) if server else _OWN):
             decorated = option(decorated)
         return decorated
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from art_export.cli.engine_options import EngineChoice, engine_options
 from art_export.cli.options import FilePath, bundle_argument, example, json_option
 from art_export.cli.output import facts, print_json, seconds, table
 from art_export.cli.progress import StageDisplay
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 @bundle_argument
 @click.argument("art", metavar="ART.png", type=FilePath)
 @click.option("--name", help="What it is called in the bundle.  [default: the file's name]")
+@engine_options(server=False)
 @json_option
-def command(bundle: Path, art: Path, name: str | None, as_json: bool) -> None:
+def command(bundle: Path, art: Path, name: str | None, choice: EngineChoice, as_json: bool) -> None:
     """Make ART.png the adapter of BUNDLE. No graph is rebuilt or changed.
 
     The picture is checked and encoded once, and the model's state after it is stored. The old
@@ -30,7 +32,7 @@ def command(bundle: Path, art: Path, name: str | None, as_json: bool) -> None:
 
     with StageDisplay(as_json=as_json) as progress:
         progress("load", 0, 1)
-        with Bundle.load(bundle) as loaded:
+        with Bundle.load(bundle, choice.own) as loaded:
             progress("swap", 0, 1)
             result = loaded.swap(art, name)
             progress("swap", 1, 1)

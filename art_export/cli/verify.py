@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from art_export.verify import Check, TaskSample, VerifyReport
     from art_export.verify_server import ServerReport
     from engines.bundle import BundleFolder
+    from engines.contract import EngineOptions
     from engines.picture import Picture
     from engines.vllm_server import ServerOptions
 
@@ -56,7 +57,7 @@ HEADER = ("check", "", "max abs", "max rel", "allowed", "")
     show_default=True,
     help="Test examples a task.",
 )
-@engine_options(own=False)
+@engine_options()
 @click.option(
     "--dtype",
     help="fp32, fp16 or bf16: what the server computes in.  [default: the model's files']",
@@ -86,7 +87,8 @@ def command(
     with StageDisplay(as_json=as_json) as progress:
         progress("load", 0, 1)
         if server is None:
-            report = _verify_bundle(Path(target), art, model, prompts, (tasks, count), progress)
+            where = (Path(target), choice.own)
+            report = _verify_bundle(where, art, model, prompts, (tasks, count), progress)
         else:
             what = (target, art, size, model, dtype)
             report = _verify_server(server, what, prompts, (tasks, count), progress)
@@ -100,7 +102,7 @@ def command(
 
 
 def _verify_bundle(
-    path: Path,
+    where: tuple[Path, EngineOptions],
     art: str | None,
     model: str | None,
     prompts: int,
@@ -110,11 +112,12 @@ def _verify_bundle(
     from art_export.verify import VerifyOptions, verify
     from engines.bundle import BundleFolder
 
+    path, engine = where
     folder = BundleFolder.open(path)
     name = folder.active() if art is None else None if art == NO_ART else art
     tasks, count = asked
     samples = tuple(task_sample(task, count) for task in tasks or own_task(folder, name))
-    return verify(VerifyOptions(path, name, model, prompts, samples), progress)
+    return verify(VerifyOptions(path, name, model, prompts, samples, engine), progress)
 
 
 def _verify_server(
