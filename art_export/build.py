@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from art_export import __version__
 from art_export.compilers import CompileOptions, find_compiler
 from art_export.export.graphs import count_nodes, export_parts
+from art_export.genai import write_genai
 from engines.chat import Chat
 from engines.errors import CheckFailed
 from engines.families import check_family, load_parts, picture_layout
@@ -134,6 +135,8 @@ def build(options: BuildOptions, progress: Progress | None = None) -> BuildResul
         target = compiler.compile_graphs(graphs, folder, asked, clock.begin)
         # The engine brings the weights in once more, so these must go.
         del model, graphs
+        if options.engine == "onnxruntime":
+            write_genai(folder, chat, asked.max_length)
         clock.begin("parity")
         parity = _parity(options, folder, chat, expected)
         clock.begin("record")
