@@ -22,7 +22,8 @@ JSONL_NEW_TOKENS = 512
 """The limit on generated tokens for JSONL files, as in the released evaluation of ART."""
 FORMS = (
     '{"prompt": "...", "answer": "..."} or {"messages": [{"role": "user", "content": "..."}, '
-    '{"role": "assistant", "content": "..."}]}'
+    '{"role": "assistant", "content": "..."}]} or {"prompt": "...", "chosen": "...", '
+    '"rejected": "..."}'
 )
 
 
@@ -87,8 +88,13 @@ def load_jsonl(path: Path) -> JsonlTask:
 
 def data_hash(examples: Iterable[Example]) -> str:
     """SHA-256 over the examples, sorted, so that it does not depend on their order."""
-    lines = sorted(json.dumps(asdict(example), sort_keys=True) for example in examples)
+    lines = sorted(json.dumps(_plain(example), sort_keys=True) for example in examples)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _plain(example: Example) -> dict[str, str]:
+    # Without what is not there: hashes of data without pairs are older than pairs.
+    return {name: value for name, value in asdict(example).items() if value is not None}
 
 
 def _lines(path: Path) -> list[str]:
@@ -120,20 +126,24 @@ def _parse(line: str, where: str) -> Example:
         ) from error
     given = _fields(value, where)
     prompt, answer = _text("prompt", given[0], where), _text("answer", given[1], where)
+    rejected = None if given[2] is None else _text("rejected answer", given[2], where)
     # The prompt alone decides the split: two answers to one prompt must not straddle it.
-    return Example(prompt, answer, f"jsonl/{prompt.strip()}")
+    return Example(prompt, answer, f"jsonl/{prompt.strip()}", rejected)
 
 
-def _fields(value: object, where: str) -> tuple[object, object]:
-    """Prompt and answer of either form."""
+def _fields(value: object, where: str) -> tuple[object, object, object]:
+    """Prompt, answer and worse answer (None without one) of any form."""
     if not isinstance(value, dict):
         raise _wrong_form(where, f"{type(value).__name__} instead of an object")
     if "messages" in value:
-        return _from_messages(value["messages"], where)
-    for key in ("prompt", "answer"):
+        return (*_from_messages(value["messages"], where), None)
+    paired = "chosen" in value or "rejected" in value
+    keys = ("prompt", "chosen", "rejected") if paired else ("prompt", "answer")
+    for key in keys:
         if key not in value:
             raise _wrong_form(where, f"no key '{key}' (keys: {', '.join(value) or 'none'})")
-    return value["prompt"], value["answer"]
+    prompt, answer, *worse = (value[key] for key in keys)
+    return prompt, answer, worse[0] if worse else None
 
 
 def _from_messages(messages: object, where: str) -> tuple[object, object]:

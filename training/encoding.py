@@ -44,6 +44,19 @@ def encode(chat: Chat, examples: Sequence[Example], form: Encode, room: int) -> 
     return rows
 
 
+def check_room(
+    chat: Chat, asked: Sequence[Sequence[int]], prefix: int, max_new_tokens: int
+) -> None:
+    """PromptError if a prompt, after `prefix` tokens and with its answer, is too long."""
+    longest = prefix + max(map(len, asked))
+    if longest + max_new_tokens > chat.max_length:
+        raise PromptError(
+            got=f"a chat of {longest} tokens, and {max_new_tokens} for the answer",
+            expected=f"at most {chat.max_length}, the model's limit",
+            fix="shorten the longest prompt or leave it out, or generate fewer tokens",
+        )
+
+
 def long_answers(rows: Sequence[Row], max_new_tokens: int) -> str | None:
     """A note on answers that generation with the task's limit would cut off, or None."""
     lengths = [len(row.ids) - row.start for row in rows]

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import torch
 
 from engines.errors import CheckFailed
-from training.batches import Row, batch_indices, collate
 from training.interruption import Interrupted, Interruption
+from training.objectives import Objective
 from training.options import Progress
-from training.policy import Objective, Policy
-from training.scoring import Score, score
+from training.policy import Policy
+from training.reporters import Reporter
+from training.scoring import Score
 from training.store import RunFolder
 
 EXPLODED = 100.0
@@ -30,11 +31,12 @@ EXPLODED = 100.0
 class Learner(Protocol):
     """What is trained: a picture, or an adapter that it is compared with."""
 
-    def policy(self) -> Policy:
-        """The model with what is trained, differentiable in it."""
+    def policy(self, step: int) -> Policy:
+        """The model with what is trained, differentiable in it, for `step` (from 0)."""
 
-    def gradient_norm(self) -> float:
-        """Euclidean norm of the last backward pass's gradient."""
+    def collect(self) -> dict[str, float]:
+        """Bring the gradient of all losses since `policy`, and of whatever else pulls at it, to
+        what is trained; its Euclidean norm as `gradient_norm`, and what else is to be logged."""
 
     def update(self, rate: float) -> None:
         """One optimiser step with the learning rate times `rate`; forgets the gradient."""
@@ -54,22 +56,14 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """`schedule`: constant or cosine (to zero at the last step)."""
+    """`schedule`: constant or cosine (to zero at the last step). `accumulate`: into how many parts
+    a step's batch is cut, differentiated one after the other."""
 
     steps: int
-    batch_size: int
-    seed: int
     schedule: str
     validate_every: int
     checkpoint_every: int
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Encoded examples to train on and to validate with."""
-
-    train: Sequence[Row]
-    validation: Sequence[Row]
+    accumulate: int = 1
 
 
 @dataclass
@@ -102,26 +96,28 @@ class Loop:
 
     Args:
         identity: options and hashes that a resumed run must share with the first part.
+        reporters: who is told all metrics, beside the folder.
     """
 
     def __init__(
         self,
         learner: Learner,
         objective: Objective,
-        rows: Rows,
         options: LoopOptions,
         folder: RunFolder,
         identity: Mapping[str, Any],
+        reporters: Sequence[Reporter] = (),
     ) -> None:
-        self.learner, self.objective, self.rows = learner, objective, rows
+        self.learner, self.objective = learner, objective
         self.options, self.folder, self.identity = options, folder, identity
-        self.at = Progression()
+        self.reporters, self.at = reporters, Progression()
         self._clock = time.perf_counter()
 
     def resume(self) -> None:
         """Take up the folder's checkpoint."""
         state = self.folder.load(self.identity)
         self.learner.restore(state["learner"])
+        self.objective.restore(state["objective"])
         at = dict(state["at"])
         for name in ("best", "start"):
             at[name] = Score(**at[name]) if at[name] is not None else None
@@ -152,10 +148,10 @@ class Loop:
     def _advance(self) -> None:
         started = time.perf_counter()
         rate = self._rate()
-        loss, norm = self._step(rate)
+        measured = self._step(rate)
         self.at.step += 1
         self.at.step_seconds += time.perf_counter() - started
-        self.folder.log(step=self.at.step, loss=loss, gradient_norm=norm, rate=rate)
+        self._log(step=self.at.step, **measured, rate=rate)
         last = self.at.step == self.options.steps
         if last or self.at.step % self.options.validate_every == 0:
             self._validate()
@@ -163,22 +159,39 @@ class Loop:
             self._save()
         self._tick()
 
-    def _step(self, rate: float) -> tuple[float, float]:
-        """One optimiser step; its loss and gradient norm."""
-        rows = self.rows.train
-        picked = batch_indices(len(rows), self.options.batch_size, self.options.seed, self.at.step)
-        loss = self.objective(self.learner.policy(), collate([rows[index] for index in picked]))
-        value = float(loss.detach())
-        self._check(value, "loss")
-        loss.backward()
-        norm = self.learner.gradient_norm()
-        self._check(norm, "gradient")
-        if self.at.first_loss is None:
-            self.at.first_loss = value
-        if value > EXPLODED * max(1.0, self.at.first_loss):
-            raise self._diverged(f"the loss went from {self.at.first_loss:.3g} to {value:.3g}")
+    def _step(self, rate: float) -> dict[str, float]:
+        """One optimiser step; its loss, gradient norm and whatever else was measured."""
+        policy = self.learner.policy(self.at.step)
+        batch = self.objective.batch(policy, self.at.step)
+        measured: dict[str, float] = {"loss": 0.0}
+        for part, share in self._parts(batch):
+            loss, metrics = self.objective.loss(policy, part)
+            value = float(loss.detach())
+            self._check(value, "loss")
+            # Without a gradient: nothing in this part tells better from worse.
+            if loss.requires_grad:
+                (loss * share).backward()
+            for name, number in {"loss": value, **metrics}.items():
+                measured[name] = measured.get(name, 0.0) + share * number
+        measured |= self.learner.collect()
+        self._check(measured["gradient_norm"], "gradient")
+        self._check_level(measured["loss"])
         self.learner.update(rate)
-        return value, norm
+        return measured
+
+    def _parts(self, batch: Sequence[Any]) -> Iterator[tuple[Sequence[Any], float]]:
+        """The batch in parts, each with its share of the whole."""
+        size = -(-len(batch) // self.options.accumulate)
+        parts = [batch[first : first + size] for first in range(0, len(batch), size)]
+        weights = [self.objective.weight(part) for part in parts]
+        for part, weight in zip(parts, weights, strict=True):
+            yield part, weight / sum(weights)
+
+    def _check_level(self, loss: float) -> None:
+        if self.at.first_loss is None:
+            self.at.first_loss = loss
+        if loss > EXPLODED * max(1.0, self.at.first_loss):
+            raise self._diverged(f"the loss went from {self.at.first_loss:.3g} to {loss:.3g}")
 
     def _rate(self) -> float:
         """What the learning rate is multiplied by at this step."""
@@ -189,18 +202,27 @@ class Loop:
     def _validate(self) -> None:
         with torch.no_grad():
             policy = self.learner.candidate(self.at.step)
-            found = score(policy, self.rows.validation, self.options.batch_size)
+            found = self.objective.score(policy)
         better = found.beats(self.at.best)
-        self.folder.log(step=self.at.step, validation=asdict(found), best=better)
+        self._log(step=self.at.step, validation=asdict(found), best=better)
         if self.at.start is None:
             self.at.start = found
         if better:
             self.at.best, self.at.best_step = found, self.at.step
             self.learner.keep(self.at.step, found.exact)
 
+    def _log(self, **values: Any) -> None:
+        self.folder.log(**values)
+        for reporter in self.reporters:
+            reporter.log(values)
+
     def _save(self) -> None:
         self._tick()
-        state = {"learner": self.learner.state(), "at": asdict(self.at)}
+        state = {
+            "learner": self.learner.state(),
+            "objective": self.objective.state(),
+            "at": asdict(self.at),
+        }
         self.folder.save(state, self.identity)
 
     def _stop(self) -> None:

@@ -7,9 +7,10 @@ run's record names the values that were used and never "default".
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from engines.errors import OptionError
 from engines.names import choose
@@ -18,9 +19,10 @@ Progress = Callable[[str, int, int], None]
 """(stage, done, total)"""
 
 SCHEDULES = ("constant", "cosine")
+PRECISIONS = ("fp32", "bf16")
 COUNTS = (
     "steps", "lr", "batch_size", "examples", "validation_examples", "validate_every",
-    "checkpoint_every",
+    "checkpoint_every", "accumulate",
 )  # fmt: skip
 PICTURE_STEPS, LORA_STEPS = 400, 100
 FREE_RATE, LORA_RATE = 0.3, 2e-3
@@ -35,6 +37,11 @@ class TrainOptions:
     model: `demo`, a folder or a hub id. task: a shipped task's name or a JSONL file.
     lr: without epsilon, Adam's rate on the pixels' logits; with it, the size of a sign step as a
     share of the full range (0..1), as epsilon is. examples: how many training examples at most.
+    variation, low: weights of the terms of `training.likeness`. robust: names of distortions that
+    the picture is to survive. precision: of training steps, fp32 or bf16. recompute: activations,
+    for less memory. log_to: where metrics go beside metrics.jsonl.
+    device: where the model is, such as cuda; the picture stays on the CPU.
+    accumulate: parts that a batch is cut into, for less memory. settings: the objective's own.
     """
 
     model: str
@@ -54,6 +61,15 @@ class TrainOptions:
     validate_every: int = 25
     checkpoint_every: int = 25
     controls: bool = True
+    variation: float = 0.0
+    low: float = 0.0
+    robust: tuple[str, ...] = ()
+    precision: str = "fp32"
+    recompute: bool = False
+    log_to: tuple[str, ...] = ()
+    accumulate: int = 1
+    settings: Mapping[str, str | int | float] = field(default_factory=dict)
+    device: str = "cpu"
     resume: bool = False
 
 
@@ -61,7 +77,8 @@ class TrainOptions:
 class TrainResult:
     """What `train` made. `score` is the share of validation examples, 0..1, that the saved
     picture gets exactly right. `seconds` is the time in the loop, over all resumed parts and with
-    validation; `step_seconds` that of one step, on average."""
+    validation; `step_seconds` that of one step, on average. `measured` is what the objective
+    found out at the end."""
 
     out: Path
     picture: Path
@@ -75,6 +92,7 @@ class TrainResult:
     weights_sha256: str
     data_hash: str
     controls: Mapping[str, float]
+    measured: Mapping[str, Any]
     notes: tuple[str, ...]
 
 
@@ -97,6 +115,7 @@ class LoraOptions:
     validation_examples: int = 100
     validate_every: int = 25
     checkpoint_every: int = 25
+    device: str = "cpu"
     resume: bool = False
 
 
@@ -147,6 +166,14 @@ def settle(options: TrainOptions) -> TrainOptions:
         )
     settled = replace(options, lr=rate_of(options), steps=steps_of(options))
     check_common(settled)
+    choose("precision", settled.precision, PRECISIONS)
+    for name in ("variation", "low"):
+        if not 0 <= getattr(settled, name) < float("inf"):
+            raise OptionError(
+                got=f"{name} = {getattr(settled, name)}",
+                expected="a number from 0 up",
+                fix="give another weight",
+            )
     return settled
 
 
@@ -179,7 +206,7 @@ def check_common(options: TrainOptions | LoraOptions) -> None:
     """Raise OptionError for an unknown schedule, or a count or rate that is not positive."""
     choose("schedule", options.schedule, SCHEDULES)
     for name in COUNTS:
-        _check_positive(name, getattr(options, name))
+        _check_positive(name, getattr(options, name, None))
 
 
 def _check_positive(name: str, value: float | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +10,35 @@ import torch
 
 from engines.picture import Picture, load_picture, save_picture
 from engines.provenance import Provenance
+from training.distortions import distorted
+from training.likeness import Likeness
+from training.memory import lighten
 from training.picture import PictureParameter, to_pixels
-from training.policy import Policy, picture_policy
+from training.policy import Policy, PrefixPolicy, picture_policy
+from training.strip import Development
 
 if TYPE_CHECKING:
     from engines.chat import Chat
     from engines.families.parts import Parts
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What the picture and the model go through in training, beside the objective.
+
+    likeness: what holds the picture to its start. distortions: what is done to it before the
+    model sees it, one drawn a step from `seed`. bf16, recompute: see `training.memory`.
+    """
+
+    likeness: Likeness = field(default_factory=Likeness)
+    distortions: tuple[str, ...] = ()
+    seed: int = 0
+    bf16: bool = False
+    recompute: bool = False
+
+    def lighten(self, parts: Parts) -> Parts:
+        """The model as training steps run it; validation always runs it whole."""
+        return lighten(parts, bf16=self.bf16, recompute=self.recompute)
 
 
 class PictureLearner:
@@ -24,6 +47,7 @@ class PictureLearner:
     Args:
         folder: where the PNGs are written; the best is `art.png`.
         provenance: of the PNG; its step and score are filled in at each keeping.
+        treatment: what else the picture goes through.
     """
 
     def __init__(
@@ -33,17 +57,28 @@ class PictureLearner:
         picture: PictureParameter,
         folder: Path,
         provenance: Provenance,
+        treatment: Treatment = Treatment(),
     ) -> None:
         self.parts, self.chat, self.picture = parts, chat, picture
+        self.treatment, self._light = treatment, treatment.lighten(parts)
         self.art, self._candidate = folder / "art.png", folder / ".candidate.png"
+        self._strip = folder / "strip.png"
         self.provenance = provenance
+        self.start, self.development = picture().detach(), Development()
         self._kept: tuple[int, float, torch.Tensor] | None = None
 
-    def policy(self) -> Policy:
-        return picture_policy(self.parts, self.chat, self.picture())
+    def policy(self, step: int) -> Policy:
+        treatment, self._shown = self.treatment, self.picture()
+        seen = distorted(self._shown, treatment.distortions, treatment.seed, step)
+        self._whole = picture_policy(self._light, self.chat, seen)
+        self._cut = self._whole.cut()
+        return self._cut
 
-    def gradient_norm(self) -> float:
-        return float(self.picture.gradient().norm())
+    def collect(self) -> dict[str, float]:
+        penalty = self.treatment.likeness.penalty(self._shown, self.start)
+        self._whole.flow(self._cut, penalty)
+        measured = {"gradient_norm": float(self.picture.gradient().norm())}
+        return measured | ({"penalty": float(penalty.detach())} if penalty.requires_grad else {})
 
     def update(self, rate: float) -> None:
         self.picture.update(rate)
@@ -51,6 +86,7 @@ class PictureLearner:
     def candidate(self, step: int) -> Policy:
         """The model under the PNG as it comes back from the disk."""
         pixels = to_pixels(self.picture())
+        self.development.add(pixels)
         save_picture(self._candidate, pixels, replace(self.provenance, step=step))
         try:
             loaded = load_picture(self._candidate, self.parts.picture_size)
@@ -62,12 +98,22 @@ class PictureLearner:
         self._kept = (step, exact, torch.from_numpy(to_pixels(self.picture())))
         self._write_art()
 
+    def write_strip(self) -> None:
+        """The picture's development, as RUN/strip.png."""
+        self.development.write(self._strip)
+
+    def best(self) -> PrefixPolicy:
+        """The model under the picture that was kept, as it lies on the disk."""
+        return policy_of(self.parts, self.chat, load_picture(self.art, self.parts.picture_size))
+
     def state(self) -> dict[str, Any]:
-        return {"picture": self.picture.state(), "kept": self._kept}
+        development = self.development.state()
+        return {"picture": self.picture.state(), "kept": self._kept, "strip": development}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.picture.restore(state["picture"])
         self._kept = state["kept"]
+        self.development.restore(state["strip"])
         # The file may be newer than the checkpoint, or gone.
         self._write_art()
 
@@ -77,7 +123,7 @@ class PictureLearner:
             save_picture(self.art, pixels.numpy(), replace(self.provenance, step=step, score=exact))
 
 
-def policy_of(parts: Parts, chat: Chat, picture: Picture) -> Policy:
+def policy_of(parts: Parts, chat: Chat, picture: Picture) -> PrefixPolicy:
     """The model under a finished picture, without gradients."""
     with torch.no_grad():
         return picture_policy(parts, chat, torch.tensor(picture.pixels).float())

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-
-from training.batches import Batch
 
 if TYPE_CHECKING:
     from engines.chat import Chat
@@ -17,46 +16,82 @@ Policy = Callable[[torch.Tensor, int], torch.Tensor]
 """(input_ids int64 (batch, length), keep) -> logits (batch, keep, vocabulary) of the last `keep`
 positions. Rows are padded on the right, which causal models need no mask for."""
 
-Objective = Callable[[Policy, Batch], torch.Tensor]
-"""(policy, batch) -> loss without shape, differentiable in what the policy was built from."""
+State = tuple[torch.Tensor, ...]
 
 
-def picture_policy(parts: Parts, chat: Chat, pixels: torch.Tensor) -> Policy:
+def device_of(policy: Policy) -> torch.device:
+    """Where a policy's inputs and logits are."""
+    if isinstance(policy, PrefixPolicy):
+        return policy.state[0].device
+    return torch.device("cpu")
+
+
+@dataclass(frozen=True, eq=False)
+class PrefixPolicy:
+    """The model after tokens that are the same for every row, in whose state gradients meet.
+
+    state: the decoder's, at batch 1. offset: position of the next token. pixels: of the picture
+    among those tokens, (size, size, 3) in 0..255, or None where there is none.
+    """
+
+    parts: Parts
+    state: State
+    offset: int
+    pixels: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.Tensor, keep: int) -> torch.Tensor:
+        batch, length = input_ids.shape
+        shared = tuple(tensor.expand(batch, *tensor.shape[1:]) for tensor in self.state)
+        start, device = self.offset, input_ids.device
+        positions = torch.arange(start, start + length, device=device)
+        embeds, where = self.parts.embed(input_ids), positions.expand(3, batch, length)
+        logits: torch.Tensor
+        logits, _ = self.parts.decoder(embeds, None, where, shared, keep)
+        return logits
+
+    def cut(self) -> PrefixPolicy:
+        """The same, its state cut off from what it was made of: several losses can then be
+        differentiated one by one, and the prefix only once, by `flow`."""
+        leaves = tuple(tensor.detach().requires_grad_() for tensor in self.state)
+        return replace(self, state=leaves)
+
+    def flow(self, cut: PrefixPolicy, *more: torch.Tensor) -> None:
+        """Pass the gradients that `cut` has gathered on, together with those of `more` losses."""
+        pairs = [
+            (tensor, leaf.grad)
+            for tensor, leaf in zip(self.state, cut.state, strict=True)
+            if tensor.requires_grad and leaf.grad is not None
+        ]
+        pairs += [(value, torch.ones_like(value)) for value in more if value.requires_grad]
+        if pairs:
+            values, gradients = zip(*pairs, strict=True)
+            torch.autograd.backward(values, gradients)
+
+
+def picture_policy(parts: Parts, chat: Chat, pixels: torch.Tensor) -> PrefixPolicy:
     """The model after a header and a picture; `pixels` is (size, size, 3) in 0..255.
 
     Vision and the prefix run here, once, at batch 1; every call expands that state to its batch.
     Gradients of all calls meet in the one state and flow on to `pixels`.
     """
+    empty = parts.empty_state(1)
+    pixels = pixels.to(empty[0].device)
     ids = torch.tensor([chat.prefix_ids()], device=pixels.device)
     where, offset = chat.prefix_positions()
     positions = torch.from_numpy(where)[:, None].to(pixels.device)
     places = (ids[0] == parts.image_token_id).nonzero()[:, 0]
     embeds = parts.embed(ids).index_copy(1, places, parts.vision(pixels[None]))
-    _, state = parts.decoder(embeds, None, positions, parts.empty_state(1), 1)
-
-    def policy(input_ids: torch.Tensor, keep: int) -> torch.Tensor:
-        return _continue(parts, tuple(state), offset, input_ids, keep)
-
-    return policy
+    _, state = parts.decoder(embeds, None, positions, empty, 1)
+    return PrefixPolicy(parts, tuple(state), offset, pixels.detach())
 
 
-def text_policy(parts: Parts) -> Policy:
-    """The model without any picture."""
-
-    def policy(input_ids: torch.Tensor, keep: int) -> torch.Tensor:
-        return _continue(parts, tuple(parts.empty_state(1)), 0, input_ids, keep)
-
-    return policy
-
-
-def _continue(
-    parts: Parts, state: tuple[torch.Tensor, ...], offset: int, input_ids: torch.Tensor, keep: int
-) -> torch.Tensor:
-    batch, length = input_ids.shape
-    shared = tuple(tensor.expand(batch, *tensor.shape[1:]) for tensor in state)
-    positions = torch.arange(offset, offset + length, device=input_ids.device)
-    logits: torch.Tensor
-    logits, _ = parts.decoder(
-        parts.embed(input_ids), None, positions.expand(3, batch, length), shared, keep
-    )
-    return logits
+def text_policy(parts: Parts, prefix: Sequence[int] = ()) -> PrefixPolicy:
+    """The model without any picture, after the tokens `prefix`."""
+    empty = tuple(parts.empty_state(1))
+    if not prefix:
+        return PrefixPolicy(parts, empty, 0)
+    device = empty[0].device
+    ids = torch.tensor([list(prefix)], device=device)
+    positions = torch.arange(len(prefix), device=device).expand(3, 1, len(prefix))
+    _, state = parts.decoder(parts.embed(ids), None, positions, empty, 1)
+    return PrefixPolicy(parts, tuple(state), len(prefix))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+import random
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ from engines.environment import versions
 from engines.picture import load_picture
 from engines.provenance import Provenance
 from training.controls import control_pictures
+from training.distortions import DISTORTIONS, check_distortions
 from training.encoding import after_picture, text_alone
+from training.likeness import Likeness
 from training.loop import Loop, LoopOptions, Outcome
-from training.objectives import load_objective
+from training.objectives import Material, Objective, Supervised, load_objective, make_objective
 from training.options import (
     Progress,
     TrainOptions,
@@ -27,23 +31,21 @@ from training.options import (
     steps_of,
 )
 from training.picture import grey_start, make_picture
-from training.picture_learner import PictureLearner
+from training.picture_learner import PictureLearner, Treatment
+from training.plugins import source_hash
 from training.policy import picture_policy, text_policy
-from training.scoring import score
-from training.setup import (
-    Setup,
-    load_setup,
-    make_rows,
-    our_version,
-    picture_size,
-    validation_rows,
-)
+from training.reporters import Reporter, check_kinds, opened
+from training.setup import Setup, load_setup, our_version, picture_size
 from training.store import RunFolder
 
 __all__ = ["TrainOptions", "TrainResult", "train"]
 
 
-def train(options: TrainOptions, progress: Progress | None = None) -> TrainResult:
+def train(
+    options: TrainOptions,
+    progress: Progress | None = None,
+    reporters: Sequence[Reporter] = (),
+) -> TrainResult:
     """Train one picture for a frozen model.
 
     The best picture on validation, as reloaded from disk, is kept (ties: the lower loss). It may
@@ -51,6 +53,7 @@ def train(options: TrainOptions, progress: Progress | None = None) -> TrainResul
 
     Args:
         progress: called with ("train", step, steps) and ("controls", done, total).
+        reporters: who is told all metrics, beside metrics.jsonl and `options.log_to`.
 
     Raises:
         UserError: an option, the model, the data, the picture or the folder cannot be used;
@@ -59,20 +62,30 @@ def train(options: TrainOptions, progress: Progress | None = None) -> TrainResul
         Interrupted: a signal came; the same options with `resume=True` go on.
     """
     options = settle(options)
+    check_distortions(options.robust)
+    check_kinds(options.log_to)
     folder = RunFolder.check(options.out, options.resume)
-    objective = load_objective(options.objective)
+    found = load_objective(options.objective)
     size = picture_size(options.model, options.size)
     start, notes = _start(options, size)
     setup = load_setup(options, size)
-    rows, more = make_rows(setup, after_picture, len(setup.chat.prefix_ids()))
+    objective = make_objective(found, _material(options, setup))
     learner = _learner(options, setup, start)
-    loop = Loop(learner, objective, rows, _loop_options(options), folder, _identity(options, setup))
-    if options.resume:
-        loop.resume()
-    outcome = loop.run(progress)
-    controls = _controls(options, setup, progress) if options.controls else {}
-    result = _result(options, setup, outcome, controls, (*notes, *more))
-    folder.finish(_record(options, setup, result))
+    facts = source_hash(options.objective) | objective.facts()
+    identity = _identity(options, setup) | facts
+    with closing(objective), opened(options.log_to, options.out, plain(options)) as more:
+        told = (*reporters, *more)
+        loop = Loop(learner, objective, _loop_options(options), folder, identity, told)
+        if options.resume:
+            loop.resume()
+        outcome = loop.run(progress)
+        learner.write_strip()
+        measured = objective.report(learner.best()) | _distorted(options, learner, objective)
+        controls = _controls(options, setup, objective, progress) if options.controls else {}
+    notes = (*notes, *objective.notes)
+    controls = {"start": outcome.start.exact, **controls}
+    result = _result(options, setup, outcome, controls, measured, notes)
+    folder.finish({**_record(options, setup, result), "facts": facts})
     return result
 
 
@@ -106,17 +119,23 @@ def _learner(options: TrainOptions, setup: Setup, start: np.ndarray) -> PictureL
         version=our_version(),
     )
     picture = make_picture(start, rate_of(options), radius_of(options))
-    return PictureLearner(setup.parts, setup.chat, picture, options.out, provenance)
+    treatment = Treatment(
+        Likeness(options.variation, options.low),
+        tuple(options.robust),
+        options.seed,
+        bf16=options.precision == "bf16",
+        recompute=options.recompute,
+    )
+    return PictureLearner(setup.parts, setup.chat, picture, options.out, provenance, treatment)
 
 
 def _loop_options(options: TrainOptions) -> LoopOptions:
     return LoopOptions(
         steps=steps_of(options),
-        batch_size=options.batch_size,
-        seed=options.seed,
         schedule=options.schedule,
         validate_every=options.validate_every,
         checkpoint_every=options.checkpoint_every,
+        accumulate=options.accumulate,
     )
 
 
@@ -125,19 +144,50 @@ def _identity(options: TrainOptions, setup: Setup) -> dict[str, Any]:
     return plain(options) | {"weights": setup.weights_sha256, "data": setup.data.hash}
 
 
+def _material(options: TrainOptions, setup: Setup) -> Material:
+    return Material(
+        setup,
+        options.batch_size,
+        options.seed,
+        after_picture,
+        len(setup.chat.prefix_ids()),
+        options.settings,
+    )
+
+
 @torch.no_grad()
-def _controls(options: TrainOptions, setup: Setup, progress: Progress | None) -> dict[str, float]:
-    """Validation scores without a picture and under pictures that nobody trained."""
-    pictures = control_pictures(setup.parts.picture_size, options.seed)
-    rows = validation_rows(setup, text_alone, 0)
-    scores = {"none": score(text_policy(setup.parts), rows, options.batch_size)}
-    rows = validation_rows(setup, after_picture, len(setup.chat.prefix_ids()))
+def _controls(
+    options: TrainOptions, setup: Setup, objective: Objective, progress: Progress | None
+) -> dict[str, float]:
+    """Validation scores under pictures that nobody trained and, where the objective can be asked
+    so, without any."""
+    pictures, scores = control_pictures(setup.parts.picture_size, options.seed), {}
+    if isinstance(objective, Supervised):
+        material = replace(_material(options, setup), form=text_alone, prefix=0)
+        bare = Supervised.of(objective.function, material)
+        scores["none"] = bare.score(text_policy(setup.parts)).exact
     for done, (name, pixels) in enumerate(pictures.items(), 1):
         if progress is not None:
             progress("controls", done, len(pictures) + 1)
         policy = picture_policy(setup.parts, setup.chat, torch.tensor(pixels).float())
-        scores[name] = score(policy, rows, options.batch_size)
-    return {name: found.exact for name, found in scores.items()}
+        scores[name] = objective.score(policy).exact
+    return scores
+
+
+@torch.no_grad()
+def _distorted(
+    options: TrainOptions, learner: PictureLearner, objective: Objective
+) -> dict[str, Any]:
+    """The best picture's validation score after each distortion that it was to survive."""
+    if not options.robust:
+        return {}
+    best = torch.tensor(load_picture(learner.art).pixels).float()
+    scores = {}
+    for name in options.robust:
+        seen = DISTORTIONS[name](best, random.Random(options.seed))
+        policy = picture_policy(learner.parts, learner.chat, seen)
+        scores[name] = objective.score(policy).exact
+    return {"exact_after": scores}
 
 
 def _result(
@@ -145,6 +195,7 @@ def _result(
     setup: Setup,
     outcome: Outcome,
     controls: dict[str, float],
+    measured: dict[str, Any],
     notes: tuple[str, ...],
 ) -> TrainResult:
     art = options.out / "art.png"
@@ -160,7 +211,8 @@ def _result(
         steps=outcome.steps,
         weights_sha256=setup.weights_sha256,
         data_hash=setup.data.hash,
-        controls={"start": outcome.start.exact, **controls},
+        controls=controls,
+        measured=measured,
         notes=notes,
     )
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from training.batches import IGNORE, Row, collate
-from training.policy import Policy
+from training.policy import Policy, device_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def score(policy: Policy, rows: Sequence[Row], batch_size: int) -> Score:
     ordered = sorted(rows, key=lambda row: len(row.ids))
     exact, total, tokens = 0, 0.0, 0
     for first in range(0, len(ordered), batch_size):
-        batch = collate(ordered[first : first + batch_size])
+        batch = collate(ordered[first : first + batch_size], device_of(policy))
         logits = policy(batch.input_ids, batch.keep).float()
         counted = batch.targets != IGNORE
         right = (logits.argmax(-1) == batch.targets) | ~counted

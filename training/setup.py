@@ -17,10 +17,8 @@ from engines.model import (
     resolve_model,
     weights_sha256,
 )
-from training.batches import Row
+from engines.torch_engine import checked_device
 from training.data import Source, data_hash, find_source
-from training.encoding import Encode, encode, long_answers
-from training.loop import Rows
 from training.options import GENERATED_EXAMPLES, LoraOptions, TrainOptions
 from training.tasks import Example, Task
 
@@ -115,28 +113,14 @@ def load_setup(options: TrainOptions | LoraOptions, size: int | None) -> Setup:
     data = load_dataset(options)
     source = resolve_model(options.model)
     hashed = weights_sha256(source.path)
-    model = load_model(source)
+    model = load_model(source).to(checked_device(options.device))
     if size is None:
         size = picture_layout(model.config).unit
     parts = load_parts(model, size)
+    for part in (parts.vision, parts.decoder):
+        # Their own buffers are not the model's, and have not moved with it.
+        part.to(options.device)
     return Setup(source, hashed, model, parts, Chat.load(source.path, parts.picture_size), data)
-
-
-def make_rows(setup: Setup, form: Encode, prefix: int) -> tuple[Rows, tuple[str, ...]]:
-    """The data as tokens, and notes on it. `prefix` is how many tokens stand before a row.
-
-    Raises:
-        PromptError: an example does not fit the model.
-    """
-    train = encode(setup.chat, setup.data.train, form, setup.chat.max_length - prefix)
-    validation = validation_rows(setup, form, prefix)
-    note = long_answers([*train, *validation], setup.data.source.max_new_tokens)
-    return Rows(train, validation), (note,) if note else ()
-
-
-def validation_rows(setup: Setup, form: Encode, prefix: int) -> list[Row]:
-    """The validation examples alone, as in `make_rows`."""
-    return encode(setup.chat, setup.data.validation, form, setup.chat.max_length - prefix)
 
 
 def our_version() -> str:

@@ -4,6 +4,8 @@ RUN/
   art.png or adapter/   the best so far, replaced in one step
   metrics.jsonl         one line a step and one a validation
   checkpoint.pt         only while the run is unfinished
+  strip.png             the picture's development, written at the end
+  tensorboard/          on request
   run.json              written last: a folder without it is an unfinished run
 """
 
@@ -22,7 +24,7 @@ import torch
 from engines.errors import DataError, DiskFullError, OptionError, OutputExistsError
 from engines.files import write_bytes, write_json
 
-NOT_COMPARED = ("out", "resume")
+NOT_COMPARED = ("out", "resume", "log_to")
 """Options that may differ when a run is resumed."""
 
 
@@ -104,7 +106,7 @@ class RunFolder:
                 expected="a checkpoint of this version",
                 fix="train again into another folder",
             ) from error
-        self._compare(before, dict(options))
+        self._compare(before, json.loads(json.dumps(options)))
         self._cut_metrics(state["at"]["step"])
         return state
 

@@ -9,14 +9,17 @@ from typing import Any
 import torch
 
 from training.batches import Row
-from training.loop import LoopOptions, Rows
+from training.loop import LoopOptions
+from training.objectives.supervised import LossFunction, Supervised
 from training.policy import Policy
 
 VOCABULARY = 7
-ROWS = Rows(
-    train=[Row((1, 2, 3, 4), 1), Row((2, 3, 4, 5, 6), 2), Row((5, 6, 1), 1), Row((4, 5, 6), 2)],
-    validation=[Row((1, 2, 3), 1), Row((3, 4, 5, 6), 1)],
-)
+TRAIN = [Row((1, 2, 3, 4), 1), Row((2, 3, 4, 5, 6), 2), Row((5, 6, 1), 1), Row((4, 5, 6), 2)]
+VALIDATION = [Row((1, 2, 3), 1), Row((3, 4, 5, 6), 1)]
+
+
+def objective_of(function: LossFunction) -> Supervised:
+    return Supervised(function, TRAIN, VALIDATION, batch_size=3, seed=0)
 
 
 class BigramLearner:
@@ -28,12 +31,12 @@ class BigramLearner:
         self.lr, self.file = lr, folder / "best.json"
         self.kept: list[int] = []
 
-    def policy(self) -> Policy:
+    def policy(self, step: int) -> Policy:
         return lambda input_ids, keep: self.table[input_ids][:, -keep:]
 
-    def gradient_norm(self) -> float:
-        assert self.table.grad is not None
-        return float(self.table.grad.norm())
+    def collect(self) -> dict[str, float]:
+        gradient = self.table.grad
+        return {"gradient_norm": 0.0 if gradient is None else float(gradient.norm())}
 
     def update(self, rate: float) -> None:
         self.adam.param_groups[0]["lr"] = self.lr * rate
@@ -41,7 +44,7 @@ class BigramLearner:
         self.adam.zero_grad()
 
     def candidate(self, step: int) -> Policy:
-        return self.policy()
+        return self.policy(step)
 
     def keep(self, step: int, exact: float) -> None:
         self.kept.append(step)
@@ -59,8 +62,6 @@ class BigramLearner:
 
 def loop_options(steps: int = 12, **changes: Any) -> LoopOptions:
     values = {
-        "batch_size": 3,
-        "seed": 0,
         "schedule": "cosine",
         "validate_every": 4,
         "checkpoint_every": 5,

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.batches import IGNORE, Row, batch_indices, collate
+from training.batches import IGNORE, Lazy, Row, batch_indices, collate, epoch_order
 
 
 def test_only_answer_tokens_are_targets_and_early_logits_are_not_kept() -> None:
@@ -45,3 +47,24 @@ def test_batches_depend_on_seed_and_step_alone() -> None:
     assert batch_indices(100, 8, 1, 30) == batch_indices(100, 8, 1, 30)
     assert batch_indices(100, 8, 1, 30) != batch_indices(100, 8, 2, 30)
     assert batch_indices(100, 8, 1, 30) != batch_indices(100, 8, 1, 31)
+
+
+def test_lazy_values_do_not_depend_on_what_was_asked_before() -> None:
+    def table(made: list[tuple[int, ...]]) -> Lazy[tuple[int, ...]]:
+        def make(group: Sequence[int]) -> list[tuple[int, ...]]:
+            made.append(tuple(group))
+            return [tuple(group)] * len(group)
+
+        return Lazy(10, seed=3, size=4, make=make)
+
+    forwards, backwards = list[tuple[int, ...]](), list[tuple[int, ...]]()
+    one, two = table(forwards), table(backwards)
+    assert [one[i] for i in range(10)] == [two[i] for i in reversed(range(10))][::-1]
+    assert sorted(forwards) == sorted(backwards)
+    assert sorted(map(len, forwards)) == [2, 4, 4]
+    # The first batches of the first epoch need the first group alone.
+    early = list[tuple[int, ...]]()
+    values = table(early)
+    assert [values[i] for i in batch_indices(10, 2, 3, 0) + batch_indices(10, 2, 3, 1)]
+    assert early == [tuple(epoch_order(10, 3, 0)[:4])]
+    assert len(values) == 10

@@ -11,21 +11,23 @@ import pytest
 import torch
 
 from engines.errors import CheckFailed, OptionError
-from tests.training.fakes import ROWS, BigramLearner, loop_options
+from tests.training.fakes import BigramLearner, loop_options, objective_of
 from training.batches import Batch
 from training.interruption import Interrupted
 from training.loop import Loop
 from training.objectives.sft import loss as sft
-from training.policy import Objective, Policy
+from training.objectives.supervised import LossFunction
+from training.policy import Policy
 from training.store import RunFolder
 
 
 def make_loop(
-    folder: Path, objective: Objective = sft, lr: float = 0.1, **options: Any
+    folder: Path, function: LossFunction = sft, lr: float = 0.1, **options: Any
 ) -> tuple[Loop, BigramLearner]:
     learner = BigramLearner(folder, lr)
     run = RunFolder(folder)
-    return Loop(learner, objective, ROWS, loop_options(**options), run, {"seed": 0}), learner
+    objective = objective_of(function)
+    return Loop(learner, objective, loop_options(**options), run, {"seed": 0}), learner
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -176,3 +178,21 @@ def test_progress_counts_from_zero_to_the_last_step(tmp_path: Path) -> None:
     loop, _ = make_loop(tmp_path / "run", steps=2)
     loop.run(lambda *call: seen.append(call))
     assert seen == [("train", 0, 2), ("train", 1, 2), ("train", 2, 2)]
+
+
+def test_a_batch_in_parts_gives_the_step_of_the_whole(tmp_path: Path) -> None:
+    whole, expected = make_loop(tmp_path / "whole", steps=4)
+    whole.run()
+    for parts in (2, 3, 7):
+        loop, learner = make_loop(tmp_path / f"parts-{parts}", steps=4, accumulate=parts)
+        loop.run()
+        assert torch.allclose(learner.table, expected.table, atol=1e-5)
+        pairs = zip(lines(tmp_path / "whole"), lines(tmp_path / f"parts-{parts}"), strict=True)
+        assert all(a.get("loss") == pytest.approx(b.get("loss")) for a, b in pairs)
+
+
+def test_a_step_without_any_gradient_changes_nothing(tmp_path: Path) -> None:
+    loop, learner = make_loop(tmp_path / "run", lambda policy, batch: torch.tensor(0.0), steps=2)
+    loop.run()
+    assert not learner.table.any()
+    assert lines(tmp_path / "run")[1]["gradient_norm"] == 0.0

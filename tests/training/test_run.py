@@ -73,6 +73,7 @@ def test_a_run_writes_the_picture_the_record_and_the_metrics(options: TrainOptio
         "art.png",
         "metrics.jsonl",
         "run.json",
+        "strip.png",
     ]
     picture = load_picture(result.picture, SIZE)
     assert picture.sha256 == result.picture_sha256
@@ -243,3 +244,74 @@ def test_a_file_of_chats_is_trained_on(options: TrainOptions, tmp_path: Path) ->
     with pytest.raises(PromptError, match="write"):
         train(replace(options, task=str(path), examples=None, out=tmp_path / "long"))
     assert not (tmp_path / "long").exists()
+
+
+def test_every_treatment_together_is_resumed_bit_for_bit(
+    options: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = replace(
+        options,
+        init=cat(tmp_path / "cat.png"),
+        epsilon="16/255",
+        variation=0.1,
+        low=1.0,
+        robust=("jpeg", "resize", "crop", "noise"),
+        accumulate=2,
+        precision="bf16",
+        recompute=True,
+        log_to=("tensorboard",),
+    )
+    whole = train(replace(options, out=tmp_path / "whole"))
+    assert set(whole.measured["exact_after"]) == {"jpeg", "resize", "crop", "noise"}
+    calls = 0
+
+    def interrupting(policy: Policy, batch: Batch) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return sft(policy, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "load_objective", lambda name: interrupting)
+        with pytest.raises(Interrupted):
+            train(options)
+    train(replace(options, resume=True))
+    for name in ("art.png", "metrics.jsonl", "strip.png"):
+        assert (options.out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert len(list((options.out / "tensorboard").iterdir())) == 2
+
+
+def test_a_weight_on_likeness_keeps_the_picture_nearer_to_its_start(
+    options: TrainOptions, tmp_path: Path
+) -> None:
+    options = replace(options, init=cat(tmp_path / "cat.png"), epsilon="64/255", steps=10)
+    start = load_picture(options.init).pixels.astype(float) if options.init else np.zeros(1)
+
+    def grain(folder: Path) -> float:
+        return float(np.abs(np.diff(pixels_of(folder).astype(float) - start, axis=0)).mean())
+
+    train(options)
+    train(replace(options, out=tmp_path / "smooth", variation=1000.0))
+    if not np.array_equal(pixels_of(tmp_path / "smooth"), start):
+        assert grain(tmp_path / "smooth") < 0.7 * grain(options.out)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"robust": ("jpg",)}, "did you mean 'jpeg'"),
+        ({"precision": "bf61"}, "did you mean 'bf16'"),
+        ({"variation": -1.0}, "variation"),
+        ({"log_to": ("tensorbord",)}, "did you mean 'tensorboard'"),
+        ({"accumulate": 0}, "accumulate"),
+        ({"device": "cudda"}, "--device"),
+        ({"settings": {"beta": 1}}, "beta"),
+    ],
+)
+def test_senseless_treatments_are_told_and_nothing_is_written(
+    options: TrainOptions, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        train(replace(options, **changes))
+    assert not options.out.exists()

@@ -20,17 +20,17 @@ from safetensors.torch import save
 from torch import nn
 
 from engines.environment import versions
-from engines.errors import CheckFailed, DataError
+from engines.errors import CheckFailed, DataError, OptionError
 from engines.families import load_parts
 from engines.files import staged_folder, write_bytes
 from engines.model import load_model, resolve_model
 from training.encoding import text_alone
 from training.loop import Loop, LoopOptions, Outcome
-from training.objectives import load_objective
+from training.objectives import Material, Objective, load_objective, make_objective
 from training.options import LoraOptions, LoraResult, Progress, check_lora
 from training.policy import Policy, text_policy
 from training.run import plain
-from training.setup import Setup, load_setup, make_rows
+from training.setup import Setup, load_setup
 from training.store import RunFolder
 
 __all__ = ["LoraOptions", "LoraResult", "merge", "save_merged", "train_lora"]
@@ -46,17 +46,18 @@ def train_lora(options: LoraOptions, progress: Progress | None = None) -> LoraRe
     """
     check_lora(options)
     folder = RunFolder.check(options.out, options.resume)
-    objective = load_objective(options.objective)
+    found = load_objective(options.objective)
     setup = load_setup(options, None)
-    rows, notes = make_rows(setup, text_alone, 0)
+    objective = make_objective(found, Material(setup, options.batch_size, options.seed, text_alone))
+    check_adapts(options.objective, objective)
     learner = LoraLearner(setup, options)
-    loop = Loop(learner, objective, rows, _loop_options(options), folder, _identity(options, setup))
+    loop = Loop(learner, objective, _loop_options(options), folder, _identity(options, setup))
     if options.resume:
         loop.resume()
     outcome = loop.run(progress)
     if outcome.best_step > 0:
         check_effect(learner.model)
-    result = _result(options, setup, learner, outcome, notes)
+    result = _result(options, setup, learner, outcome, objective.notes)
     folder.finish(_record(options, setup, result))
     return result
 
@@ -122,6 +123,17 @@ def check_effect(model: Any) -> None:
         raise CheckFailed(f"the adapter has no effect on the model's layers: {what}")
 
 
+def check_adapts(name: str, objective: Objective) -> None:
+    """OptionError if the objective compares with the frozen model, which is then no longer there:
+    an adapter changes the very modules that it would ask."""
+    if objective.needs_picture:
+        raise OptionError(
+            got=f"the objective '{name}' for an adapter",
+            expected="one on the answers in the data, such as sft",
+            fix="use --objective sft",
+        )
+
+
 class LoraLearner:
     """An adapter on the frozen language model."""
 
@@ -137,6 +149,7 @@ class LoraLearner:
         with _without_noise():
             self.model = peft.get_peft_model(setup.model, self.config)
         self.parts = load_parts(setup.model, setup.parts.picture_size)
+        self.parts.decoder.to(options.device)
         self.weights = [value for value in self.model.parameters() if value.requires_grad]
         self.adam = torch.optim.AdamW(self.weights, lr=options.lr, weight_decay=0.0)
         self.lr, self.adapter = options.lr, options.out / "adapter"
@@ -147,12 +160,12 @@ class LoraLearner:
         """How many numbers are trained."""
         return sum(value.numel() for value in self.weights)
 
-    def policy(self) -> Policy:
+    def policy(self, step: int) -> Policy:
         return text_policy(self.parts)
 
-    def gradient_norm(self) -> float:
+    def collect(self) -> dict[str, float]:
         found = [value.grad.norm() for value in self.weights if value.grad is not None]
-        return float(torch.stack(found).norm())
+        return {"gradient_norm": float(torch.stack(found).norm())}
 
     def update(self, rate: float) -> None:
         self.adam.param_groups[0]["lr"] = self.lr * rate
@@ -200,8 +213,6 @@ def _without_noise() -> Iterator[None]:
 def _loop_options(options: LoraOptions) -> LoopOptions:
     return LoopOptions(
         steps=options.steps,
-        batch_size=options.batch_size,
-        seed=options.seed,
         schedule=options.schedule,
         validate_every=options.validate_every,
         checkpoint_every=options.checkpoint_every,

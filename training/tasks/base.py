@@ -28,11 +28,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt (user text after the picture) and the answer that training asks for."""
+    """A prompt (user text after the picture) and the answer that training asks for; `rejected` is
+    a worse answer, where the data has pairs."""
 
     prompt: str
     answer: str
     content: str
+    rejected: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Task:
     is_correct: Callable[[str, str], bool]
     """(completion, reference answer) -> correct?"""
     max_new_tokens: int
+    reward: str = "exact"
+    """Name of the reward that reinforcement learning uses, in `training.rewards`."""
 
     def examples(
         self, split: Split, count: int, seed: int = 0, *, hint: bool = False

@@ -174,4 +174,4 @@ def is_correct(completion: str, reference: str) -> bool:
     return number is not None and number == final_number(reference)
 
 
-TASK = Task("math", "answer", HINTS, draw, is_correct, max_new_tokens=48)
+TASK = Task("math", "answer", HINTS, draw, is_correct, max_new_tokens=48, reward="number")

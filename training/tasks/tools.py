@@ -154,4 +154,4 @@ def is_correct(completion: str, reference: str) -> bool:
         return False
 
 
-TASK = Task("tools", "json", HINTS, draw, is_correct, max_new_tokens=64)
+TASK = Task("tools", "json", HINTS, draw, is_correct, max_new_tokens=64, reward="tool")
