@@ -14,6 +14,7 @@ from typing import Any
 
 from engines.errors import OptionError
 from engines.names import choose
+from engines.quantization import BITS
 
 Progress = Callable[[str, int, int], None]
 """(stage, done, total)"""
@@ -38,9 +39,10 @@ class TrainOptions:
     lr: without epsilon, Adam's rate on the pixels' logits; with it, the size of a sign step as a
     share of the full range (0..1), as epsilon is. examples: how many training examples at most.
     variation, low: weights of the terms of `training.likeness`. robust: names of distortions that
-    the picture is to survive. precision: of training steps, fp32 or bf16. recompute: activations,
-    for less memory. log_to: where metrics go beside metrics.jsonl.
-    device: where the model is, such as cuda; the picture stays on the CPU.
+    the picture is to survive. precision: of training steps, fp32 or bf16. weights:
+    "int8" or "int4" to train against what a bundle of that precision computes with, None for the
+    model's own. recompute: activations, for less memory. log_to: where metrics go beside
+    metrics.jsonl. device: where the model is, such as cuda; the picture stays on the CPU.
     accumulate: parts that a batch is cut into, for less memory. settings: the objective's own.
     """
 
@@ -65,6 +67,7 @@ class TrainOptions:
     low: float = 0.0
     robust: tuple[str, ...] = ()
     precision: str = "fp32"
+    weights: str | None = None
     recompute: bool = False
     log_to: tuple[str, ...] = ()
     accumulate: int = 1
@@ -167,6 +170,8 @@ def settle(options: TrainOptions) -> TrainOptions:
     settled = replace(options, lr=rate_of(options), steps=steps_of(options))
     check_common(settled)
     choose("precision", settled.precision, PRECISIONS)
+    if settled.weights is not None:
+        choose("weights", settled.weights, BITS)
     for name in ("variation", "low"):
         if not 0 <= getattr(settled, name) < float("inf"):
             raise OptionError(

@@ -15,6 +15,7 @@ import torch
 from engines.environment import versions
 from engines.picture import load_picture
 from engines.provenance import Provenance
+from engines.quantization import round_weights
 from training.controls import control_pictures
 from training.distortions import DISTORTIONS, check_distortions
 from training.encoding import after_picture, text_alone
@@ -69,6 +70,8 @@ def train(
     size = picture_size(options.model, options.size)
     start, notes = _start(options, size)
     setup = load_setup(options, size)
+    if options.weights is not None:
+        round_weights(setup.parts, options.weights)
     objective = make_objective(found, _material(options, setup))
     learner = _learner(options, setup, start)
     facts = source_hash(options.objective) | objective.facts()

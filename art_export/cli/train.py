@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 @click.option("--checkpoint-every", default=25, show_default=True, help="Steps.")
 @click.option("--schedule", default="constant", show_default=True, help="constant or cosine.")
 @click.option("--precision", default="fp32", show_default=True, help="Of steps: fp32 or bf16.")
+@click.option("--weights", help="int8 or int4: train against weights rounded as in such bundles.")
 @click.option("--device", default="cpu", show_default=True, help="Where the model is: cpu, cuda.")
 @click.option("--recompute", is_flag=True, help="Keep fewer activations, compute them twice.")
 @click.option("--teacher-prompt", help="Of distill: file with the prompt to be replaced.")
