@@ -21,11 +21,11 @@ GRAPHS = {
     "decoder": "decoder_model.xml",
 }
 WEIGHTS = "openvino_model.bin"
-SETTINGS, STATE = "art_export", "state"
-"""Where an IR keeps its precision and the list of its state."""
+SETTINGS, PRECISION, STATE = "art_export", "precision", "state"
+"""Where an IR keeps the bundle's precision and the list of its state."""
 BEAMS = "beam_idx"
-ARITHMETIC = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32", "int4": "f32"}
-"""Precision of a bundle -> of the arithmetic, as far as the device has it."""
+ARITHMETIC = {"fp16": ("FP16", "f16"), "bf16": ("BF16", "bf16")}
+"""Precision of a bundle -> what a device calls it, and the arithmetic where it has that."""
 
 Arrays = tuple[NDArray[np.float32], ...]
 
@@ -50,12 +50,12 @@ class OpenVinoEngine(Engine):
             part: core.read_model(folder / FOLDER / path, weights) for part, path in GRAPHS.items()
         }
         self.state = _state(models["decoder"])
-        precision = models["decoder"].get_rt_info([SETTINGS, "precision"]).astype(str)
+        precision = models["decoder"].get_rt_info([SETTINGS, PRECISION]).astype(str)
         config = _config(core, device, precision, threads)
         self._compiled = {
             part: core.compile_model(model, device, config) for part, model in models.items()
         }
-        self._vision, self._embed = (_Request(self._compiled[part]) for part in ("vision", "embed"))
+        self._requests = {part: _Request(self._compiled[part]) for part in ("vision", "embed")}
         self._decoder = Decoder(self._compiled["decoder"], self.state)
 
     @classmethod
@@ -63,10 +63,10 @@ class OpenVinoEngine(Engine):
         return cls(folder, options.device or "CPU", options.threads)
 
     def vision(self, pixels: NDArray[np.uint8]) -> Floats:
-        return self._vision.run({"pixels": pixels}).copy()
+        return self._requests["vision"].run({"pixels": pixels}).copy()
 
     def embed(self, input_ids: Ints) -> Floats:
-        return self._embed.run({"input_ids": input_ids}).copy()
+        return self._requests["embed"].run({"input_ids": input_ids}).copy()
 
     def decode(self, inputs: DecoderInput, state: Arrays) -> tuple[Floats, Arrays]:
         self._decoder.load(state)
@@ -85,7 +85,7 @@ class OpenVinoEngine(Engine):
         return OpenVinoStepper(_Request(self._compiled["embed"]), decoder, mask, positions, room)
 
     def close(self) -> None:
-        del self._vision, self._embed, self._decoder
+        self._requests.clear()
         self._compiled.clear()
 
 
@@ -95,10 +95,17 @@ class _Request:
     def __init__(self, compiled: ov.CompiledModel) -> None:
         self._request = compiled.create_infer_request()
 
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The model's variables by name; they belong to this request."""
+        return {each.name: each for each in self._request.query_state()}
+
     def run(self, feeds: dict[str, NDArray[Any]]) -> NDArray[Any]:
         """The output, valid until the next run."""
-        for name, array in feeds.items():
-            self._request.set_tensor(name, ov.Tensor(np.ascontiguousarray(array)))
+        # The runtime reads the arrays where they lie; they live until it is done.
+        arrays = {name: np.asarray(array, order="C") for name, array in feeds.items()}
+        for name, array in arrays.items():
+            self._request.set_tensor(name, ov.Tensor(array, shared_memory=True))
         self._request.infer()
         output: NDArray[Any] = self._request.get_output_tensor(0).data
         return output
@@ -108,8 +115,8 @@ class Decoder:
     """A decoder under way, with a state of its own that every run changes."""
 
     def __init__(self, compiled: ov.CompiledModel, state: Sequence[StateTensor]) -> None:
-        self._run = _Request(compiled)
-        found = {each.name: each for each in self._run._request.query_state()}
+        self._request = _Request(compiled)
+        found = self._request.variables
         self._variables = [found[spec.past + spec.present] for spec in state]
         self._beams = any(BEAMS in port.names for port in compiled.inputs)
 
@@ -132,7 +139,7 @@ class Decoder:
         }
         if self._beams:
             feeds[BEAMS] = np.arange(len(inputs.inputs_embeds), dtype=np.int32)
-        return self._run.run(feeds)
+        return self._request.run(feeds)
 
 
 class OpenVinoStepper(Stepper):
@@ -177,16 +184,18 @@ def checked_device(core: ov.Core, device: str) -> str:
 def _config(core: ov.Core, device: str, precision: str, threads: int | None) -> dict[str, Any]:
     """Settings of the precision, as far as the device knows them.
 
-    Left alone, the CPU plugin would compute fp32 models in bf16 and keep keys and values in 8 bits.
+    Left alone, the CPU plugin would compute fp32 models in bf16, keep keys and values in 8 bits,
+    and round what is multiplied with 8- and 4-bit weights to 8 bits.
     """
-    arithmetic = ARITHMETIC[precision]
+    capability, arithmetic = ARITHMETIC.get(precision, ("FP32", "f32"))
+    if capability not in core.get_property(device, "OPTIMIZATION_CAPABILITIES"):
+        arithmetic = "f32"
     wanted: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": arithmetic,
         "KV_CACHE_PRECISION": arithmetic,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
     }
-    if precision not in ("int8", "int4"):
-        wanted["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = "0"
     if threads is not None:
         wanted["INFERENCE_NUM_THREADS"] = str(threads)
     known = set(core.get_property(device, "SUPPORTED_PROPERTIES"))
