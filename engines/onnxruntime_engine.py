@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -10,7 +10,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from engines.contract import DecoderInput, Engine, EngineOptions, Floats, Ints
+from engines.contract import DecoderInput, Engine, EngineOptions, Floats, Ints, Stepper
+from engines.errors import MissingEngineError, OptionError
+from engines.names import choose
 from engines.state import StateTensor
 
 GRAPHS = {
@@ -18,12 +20,27 @@ GRAPHS = {
     "embed": "onnx/embed_tokens.onnx",
     "decoder": "onnx/decoder_model_merged.onnx",
 }
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+DEVICES = {"cpu": "cpu", "cuda": "cuda"}
+"""Device -> the provider that stands for it."""
 FIXED_INPUTS = 4
 """Inputs of the decoder before its state: embeddings, mask, positions, logits to keep."""
+DTYPES: dict[str, np.dtype[Any]] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(float16)": np.dtype(np.float16),
+}
+QUANTIZED = b"MatMulNBits"
+"""Occurs in a graph's file where its matrices are quantised."""
+
+State = tuple[ort.OrtValue, ...]
 
 
 class OnnxRuntimeEngine(Engine):
-    """Graphs under `folder`, on the execution provider of the CPU.
+    """Graphs under `folder`, on one execution provider.
 
     A state is a tuple of OrtValues that stay where the runtime made them: a decode step copies
     none of it into Python.
@@ -33,76 +50,226 @@ class OnnxRuntimeEngine(Engine):
 
     @classmethod
     def open(cls, folder: Path, options: EngineOptions = EngineOptions()) -> Self:  # noqa: B008
-        return cls(folder, options.threads)
+        return cls(folder, options)
 
-    def __init__(self, folder: Path, threads: int | None = None) -> None:
-        options = session_options(threads)
+    def __init__(self, folder: Path, options: EngineOptions = EngineOptions()) -> None:  # noqa: B008
+        provider = chosen_provider(options)
+        self.device = "cpu" if provider == "cpu" else "cuda"
         self._sessions = {
-            part: ort.InferenceSession(folder / path, options, providers=["CPUExecutionProvider"])
+            part: _session(folder / path, part, provider, options.threads)
             for part, path in GRAPHS.items()
         }
         decoder = self._sessions["decoder"]
-        self._state_names = [node.name for node in decoder.get_inputs()[FIXED_INPUTS:]]
+        inputs = decoder.get_inputs()
+        self._state_names = [node.name for node in inputs[FIXED_INPUTS:]]
         self._output_names = [node.name for node in decoder.get_outputs()]
+        self._dtype = DTYPES[inputs[0].type]
+        self._state_dtypes = [DTYPES[node.type] for node in inputs[FIXED_INPUTS:]]
         self.state = tuple(
             StateTensor(node.name, present, tuple(_size(n) for n in node.shape[1:]))
-            for node, present in zip(
-                decoder.get_inputs()[FIXED_INPUTS:], self._output_names[1:], strict=True
-            )
+            for node, present in zip(inputs[FIXED_INPUTS:], self._output_names[1:], strict=True)
         )
 
     def vision(self, pixels: NDArray[np.uint8]) -> Floats:
-        return self._run("vision", {"pixels": np.ascontiguousarray(pixels)})
+        return self._run("vision", "pixels", np.ascontiguousarray(pixels))
 
     def embed(self, input_ids: Ints) -> Floats:
-        return self._run("embed", {"input_ids": input_ids})
+        return self._run("embed", "input_ids", np.ascontiguousarray(input_ids))
 
-    def decode(
-        self, inputs: DecoderInput, state: tuple[ort.OrtValue, ...]
-    ) -> tuple[Floats, tuple[ort.OrtValue, ...]]:
-        # An OrtValue made from an array borrows its memory: the arrays must outlive the run.
+    def decode(self, inputs: DecoderInput, state: State) -> tuple[Floats, State]:
+        binding = self._sessions["decoder"].io_binding()
+        # A binding borrows the memory of arrays in it: they must outlive the run.
         arrays = {
-            "inputs_embeds": np.ascontiguousarray(inputs.inputs_embeds),
+            "inputs_embeds": np.ascontiguousarray(inputs.inputs_embeds, self._dtype),
             "attention_mask": np.ascontiguousarray(inputs.attention_mask),
             "position_ids": np.ascontiguousarray(inputs.position_ids),
             "num_logits_to_keep": np.array(inputs.logits_to_keep, np.int64),
         }
-        feeds = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
-        feeds.update(zip(self._state_names, state, strict=True))
-        outputs = self._sessions["decoder"].run_with_ort_values(self._output_names, feeds)
-        return outputs[0].numpy(), tuple(outputs[1:])
+        for name, array in arrays.items():
+            binding.bind_cpu_input(name, array)
+        for name, value in zip(self._state_names, state, strict=True):
+            binding.bind_ortvalue_input(name, value)
+        binding.bind_output(self._output_names[0], "cpu")
+        for name in self._output_names[1:]:
+            binding.bind_output(name, self.device)
+        self._sessions["decoder"].run_with_iobinding(binding)
+        logits, *present = binding.get_outputs()
+        return logits.numpy().astype(np.float32, copy=False), tuple(present)
 
-    def load_state(self, arrays: Sequence[NDArray[Any]]) -> tuple[ort.OrtValue, ...]:
-        return tuple(_owned(array) for array in arrays)
+    def stepper(self, state: State, mask: Ints, positions: Ints, room: int) -> Stepper:
+        return _BoundStepper(self, state, mask, positions, room)
 
-    def dump_state(self, state: tuple[ort.OrtValue, ...]) -> tuple[NDArray[Any], ...]:
-        return tuple(value.numpy() for value in state)
+    def load_state(self, arrays: Sequence[NDArray[Any]]) -> State:
+        return tuple(
+            self.value(array.astype(dtype, copy=False))
+            for array, dtype in zip(arrays, self._state_dtypes, strict=True)
+        )
+
+    def dump_state(self, state: State) -> tuple[NDArray[Any], ...]:
+        return tuple(value.numpy().astype(np.float32, copy=False) for value in state)
 
     def close(self) -> None:
         self._sessions.clear()
 
-    def _run(self, part: str, feeds: dict[str, NDArray[Any]]) -> Floats:
-        outputs: list[Floats] = self._sessions[part].run(None, feeds)
-        return outputs[0]
+    def value(self, array: NDArray[Any]) -> ort.OrtValue:
+        """A copy of `array` in memory of the runtime's own, on the engine's device."""
+        value = ort.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype, self.device)
+        if array.size:
+            value.update_inplace(np.ascontiguousarray(array))
+        return value
+
+    def session(self, part: str) -> ort.InferenceSession:
+        """The session of "vision", "embed" or "decoder"."""
+        return self._sessions[part]
+
+    def _run(self, part: str, name: str, array: NDArray[Any]) -> Floats:
+        outputs: list[NDArray[Any]] = self._sessions[part].run(None, {name: array})
+        return outputs[0].astype(np.float32, copy=False)
 
 
-def session_options(threads: int | None) -> ort.SessionOptions:
+class _BoundStepper(Stepper):
+    """Every buffer is allocated and bound here; a step writes into them and runs two graphs.
+
+    Past and present are one buffer: keys and values have room for all steps and are appended to,
+    states of a fixed size are overwritten.
+    """
+
+    def __init__(
+        self, engine: OnnxRuntimeEngine, state: State, mask: Ints, positions: Ints, room: int
+    ) -> None:
+        self._embed, self._decoder = engine.session("embed"), engine.session("decoder")
+        self._padding, self._length, self._room = mask, mask.shape[1], room
+        self._tokens = np.zeros((len(mask), 1), np.int64)
+        self._positions = np.empty((3, len(mask), 1), np.int64)
+        self._positions[:] = positions[:, None]
+        self._masks = np.ones(len(mask) * (self._length + room), np.int64)
+        self._one = np.array(1, np.int64)
+        self._embedding, self._decoding = self._embed.io_binding(), self._decoder.io_binding()
+        self._bind(engine)
+        self._state = tuple(
+            self._bind_state(engine, spec, past)
+            for spec, past in zip(engine.state, state, strict=True)
+        )
+
+    def step(self, tokens: Ints) -> Floats:
+        if not self._room:
+            raise ValueError("the stepper has made all the steps that it was made for")
+        self._room -= 1
+        self._tokens[:, 0] = tokens
+        self._lengthen_mask()
+        self._embed.run_with_iobinding(self._embedding)
+        self._decoder.run_with_iobinding(self._decoding)
+        self._positions += 1
+        if self._wide is not self._logits:
+            self._wide[:] = self._logits
+        return self._wide
+
+    def _bind(self, engine: OnnxRuntimeEngine) -> None:
+        """What every step reads and writes at the same place."""
+        batch = len(self._tokens)
+        (embeds,), (logits, *_) = self._embed.get_outputs(), self._decoder.get_outputs()
+        hidden = ort.OrtValue.ortvalue_from_shape_and_type(
+            (batch, 1, embeds.shape[2]), DTYPES[embeds.type], engine.device
+        )
+        self._logits: NDArray[Any] = np.empty((batch, int(logits.shape[2])), DTYPES[logits.type])
+        self._wide: Floats = self._logits.astype(np.float32, copy=False)
+        self._embedding.bind_cpu_input("input_ids", self._tokens)
+        self._embedding.bind_ortvalue_output(embeds.name, hidden)
+        self._decoding.bind_ortvalue_input("inputs_embeds", hidden)
+        self._decoding.bind_cpu_input("position_ids", self._positions)
+        self._decoding.bind_cpu_input("num_logits_to_keep", self._one)
+        _bind_array(self._decoding.bind_output, logits.name, self._logits[:, None])
+
+    def _bind_state(
+        self, engine: OnnxRuntimeEngine, spec: StateTensor, past: ort.OrtValue
+    ) -> ort.OrtValue:
+        """A copy of one tensor of the state, with room, as both past and present."""
+        array, axis = past.numpy(), spec.length_axis
+        if axis is not None:
+            widths = [(0, self._room if n == axis else 0) for n in range(array.ndim)]
+            array = np.pad(array, widths)
+        value = engine.value(array)
+        self._decoding.bind_ortvalue_input(spec.past, value)
+        self._decoding.bind_ortvalue_output(spec.present, value)
+        return value
+
+    def _lengthen_mask(self) -> None:
+        """The mask's shape is what tells the graph how much of its buffers is past."""
+        self._length += 1
+        batch, past = self._padding.shape
+        mask = self._masks[: batch * self._length].reshape(batch, self._length)
+        mask[:, past:] = 1
+        mask[:, :past] = self._padding
+        _bind_array(self._decoding.bind_input, "attention_mask", mask)
+
+
+def _bind_array(bind: Callable[..., None], name: str, array: NDArray[Any]) -> None:
+    """Bind the memory of an array of the caller's, which must outlive the binding."""
+    bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+
+def chosen_provider(options: EngineOptions) -> str:
+    """The provider's short name that `options` ask for.
+
+    Raises:
+        OptionError: device or provider is not known, or they contradict each other.
+        MissingEngineError: the installed onnxruntime does not have it.
+    """
+    device = choose("device of onnxruntime", options.device or "cpu", DEVICES)
+    name = options.provider or DEVICES[device]
+    choose("provider", name, PROVIDERS)
+    if options.device and (name == "cpu") != (device == "cpu"):
+        raise OptionError(
+            got=f"provider '{name}' on device '{device}'",
+            expected="a provider of that device",
+            fix="leave one of the two out",
+        )
+    if PROVIDERS[name] not in ort.get_available_providers():
+        raise _no_provider(name, "which was built without it")
+    return name
+
+
+def _no_provider(name: str, why: str) -> MissingEngineError:
+    known = {full: short for short, full in PROVIDERS.items()}
+    here = [known[full] for full in ort.get_available_providers() if full in known]
+    return MissingEngineError(
+        got=f"provider '{name}' with onnxruntime {ort.__version__}, {why}",
+        expected=f"one of: {', '.join(here)}",
+        fix="pip install 'art-export[gpu]' in an environment without the package onnxruntime",
+    )
+
+
+def _session(path: Path, part: str, provider: str, threads: int | None) -> ort.InferenceSession:
+    """One graph; `get_providers` says afterwards whether the provider could be loaded."""
+    options = session_options(part, threads)
+    if QUANTIZED not in path.read_bytes():
+        # The kernels read fp32 matrices as they lie in the file, which is mapped into memory: a
+        # packed copy would double them and is no faster. Quantised ones are slow unless packed.
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    wanted = PROVIDERS[provider]
+    fallback = [] if provider == "cpu" else [PROVIDERS["cpu"]]
+    session = ort.InferenceSession(path, options, providers=[wanted, *fallback])
+    if wanted not in session.get_providers():
+        raise _no_provider(provider, "which could not load it (its log above says why)")
+    return session
+
+
+def session_options(part: str, threads: int | None) -> ort.SessionOptions:
     """Options for several sessions in one process: a waiting session must not burn the cores
-    that another one computes on, so idle threads sleep instead of spinning."""
+    that another one computes on. The decoder's threads spin between the nodes of one run, where
+    falling asleep would cost more than the work, and sleep as soon as the run ends."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    spinning = "1" if part == "decoder" else "0"
+    options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    # Shares of a matrix are dealt out in ever smaller pieces, so that no core waits for the other.
+    options.add_session_config_entry("session.dynamic_block_base", "4")
+    # Shapes change with every step; a plan of memory kept for each would only grow.
+    options.enable_mem_pattern = False
     if threads is not None:
         options.intra_op_num_threads = threads
     return options
-
-
-def _owned(array: NDArray[Any]) -> ort.OrtValue:
-    """A copy of `array` in memory of the runtime's own."""
-    value = ort.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype, "cpu")
-    if array.size:
-        value.update_inplace(np.ascontiguousarray(array))
-    return value
 
 
 def _size(dimension: int | str) -> int | None:
