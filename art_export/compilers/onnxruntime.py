@@ -9,10 +9,11 @@ import onnx
 import onnx_ir as ir
 
 from art_export.compilers import CompileOptions, Report
-from art_export.compilers.block_quantization import BITS, quantize
+from art_export.compilers.block_quantization import quantize
 from art_export.compilers.onnxruntime_fusion import fuse
 from art_export.export.weights import WeightFile
 from engines.onnxruntime_engine import GRAPHS
+from engines.quantization import BITS
 
 FORM = "kernels"
 PRECISIONS = {"fp32": "fp32", "fp16": "fp16", "int8": "fp32", "int4": "fp32"}

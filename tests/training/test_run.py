@@ -315,3 +315,19 @@ def test_senseless_treatments_are_told_and_nothing_is_written(
     with pytest.raises(OptionError, match=message):
         train(replace(options, **changes))
     assert not options.out.exists()
+
+
+def test_weights_of_a_quantised_bundle_are_trained_against(
+    options: TrainOptions, tmp_path: Path
+) -> None:
+    def first_loss(folder: Path, weights: str | None) -> float:
+        train(replace(options, out=folder, steps=1, weights=weights))
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        return next(float(row["loss"]) for row in map(json.loads, lines) if "loss" in row)
+
+    before = weights_sha256(Path(options.model))
+    own, rounded = first_loss(tmp_path / "own", None), first_loss(tmp_path / "int4", "int4")
+    assert own != rounded and abs(own - rounded) < 1
+    assert weights_sha256(Path(options.model)) == before
+    with pytest.raises(OptionError, match="int3"):
+        train(replace(options, out=tmp_path / "no", weights="int3"))

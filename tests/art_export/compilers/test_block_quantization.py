@@ -7,16 +7,8 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from art_export.compilers.block_quantization import (
-    BLOCKS,
-    CONTRIB,
-    SHRINKING,
-    block_of,
-    codes_of,
-    quantize,
-    restored,
-    scales_of,
-)
+from art_export.compilers.block_quantization import CONTRIB, quantize
+from engines.quantization import BLOCKS, codes_of, restored, scales_of
 
 OUTPUTS, INPUTS, BLOCK = 24, 3 * BLOCKS[0], BLOCKS[0]
 
@@ -45,55 +37,6 @@ def _run(model: ir.Model, feed: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     output: np.ndarray = session.run(None, {session.get_inputs()[0].name: feed})[0]
     return output
-
-
-@pytest.mark.parametrize("bits", [4, 8])
-def test_no_number_is_off_by_more_than_half_a_step(bits: int) -> None:
-    """Except at the ends of the range, where one value is missing or the scale was shrunk."""
-    weight = _weight()
-    scales = scales_of(weight, bits)
-    error = np.abs(restored(codes_of(weight, scales, bits), scales, bits) - weight)
-    step = np.abs(np.repeat(scales, BLOCK, axis=1))
-    assert (error <= step * 0.5001).mean() > 0.95
-    assert (error <= step * (1.001 if bits == 8 else 3)).all()
-
-
-def test_the_farthest_number_of_a_block_is_exact_with_8_bits() -> None:
-    weight = _weight()
-    scales = scales_of(weight, 8)
-    found, given = (
-        each.reshape(OUTPUTS, -1, BLOCK)
-        for each in (restored(codes_of(weight, scales, 8), scales, 8), weight)
-    )
-    farthest = np.abs(given).argmax(-1)[..., None]
-    ends = [np.take_along_axis(each, farthest, -1) for each in (found, given)]
-    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-6)
-
-
-def test_searching_scales_of_4_bits_lowers_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def error() -> float:
-        scales = scales_of(_weight(), 4)
-        found = restored(codes_of(_weight(), scales, 4), scales, 4)
-        return float(np.square(found - _weight()).mean())
-
-    searched = error()
-    monkeypatch.setitem(SHRINKING, 4, (1.0,))
-    assert searched < 0.95 * error()
-
-
-@pytest.mark.parametrize(("inputs", "block"), [(256, 128), (576, 64), (96, 32), (100, 0)])
-def test_the_largest_block_that_fits(inputs: int, block: int) -> None:
-    assert block_of(np.zeros((2, inputs), np.float32)) == block
-
-
-@pytest.mark.parametrize("bits", [4, 8])
-def test_zeros_stay_zeros(bits: int) -> None:
-    weight = _weight()
-    weight[3] = 0
-    scales = scales_of(weight, bits)
-    found = restored(codes_of(weight, scales, bits), scales, bits)
-    assert not found[3].any()
-    assert np.isfinite(found).all()
 
 
 @pytest.mark.parametrize("bits", [4, 8])
