@@ -131,7 +131,7 @@ def build(options: BuildOptions, progress: Progress | None = None) -> BuildResul
         clock.begin("export")
         graphs = dict(export_parts(load_parts(model, layout.size), compiler.FORM))
         nodes = {name: count_nodes(graph) for name, graph in graphs.items()}
-        asked = _compile_options(options, layout.size, chat.max_length)
+        asked = _compile_options(options, layout.size, chat.max_length, compiler.LENGTH)
         target = compiler.compile_graphs(graphs, folder, asked, clock.begin)
         # The engine brings the weights in once more, so these must go.
         del model, graphs
@@ -142,7 +142,7 @@ def build(options: BuildOptions, progress: Progress | None = None) -> BuildResul
         clock.begin("record")
         if weights_sha256(source.path) != before:
             raise CheckFailed(f"the weights in {source.path} changed while they were exported")
-        manifest = _manifest(options, source, before, folder, chat, target)
+        manifest = _manifest(options, source, before, folder, chat, asked.max_length, target)
         write_bytes(folder / MANIFEST_NAME, manifest.to_json().encode())
     return BuildResult(
         path=options.out,
@@ -170,12 +170,15 @@ def _load(source: ModelSource, size: int, dtype: str) -> tuple[Any, NDArray[np.f
     return load_model(source, dtype), expected
 
 
-def _compile_options(options: BuildOptions, size: int, max_length: int) -> CompileOptions:
+def _compile_options(
+    options: BuildOptions, size: int, longest: int, usual: int | None
+) -> CompileOptions:
+    """`longest`: tokens that the model was made for. `usual`: the engine's default, if any."""
     return CompileOptions(
         engine=options.engine,
         precision=options.precision,
         size=size,
-        max_length=min(max_length, options.max_length or max_length),
+        max_length=min(longest, options.max_length or usual or longest),
         max_batch=options.max_batch,
         compute_capability=options.compute_capability,
         refittable=options.refittable,
@@ -224,6 +227,7 @@ def _manifest(
     weights: str,
     folder: Path,
     chat: Chat,
+    max_length: int,
     target: Mapping[str, str],
 ) -> Manifest:
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -235,7 +239,7 @@ def _manifest(
         engine=options.engine,
         precision=options.precision,
         picture_size=chat.layout.size,
-        max_length=_compile_options(options, chat.layout.size, chat.max_length).max_length,
+        max_length=max_length,
         target=target,
         files=tuple(
             FileRecord(path.relative_to(folder).as_posix(), path.stat().st_size, sha256_file(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -48,8 +49,13 @@ class Bundle:
             MissingEngineError, OptionError: the engine is not installed, or cannot run so here.
         """
         folder = BundleFolder.open(path)
-        engine = open_engine(folder.manifest.engine, folder.path, options)
-        return cls(folder, Runtime(engine, Chat.load(folder.path, folder.manifest.picture_size)))
+        manifest = folder.manifest
+        engine = open_engine(manifest.engine, folder.path, options)
+        # A bundle may have been built for shorter sequences than the model was made for.
+        chat = replace(
+            Chat.load(folder.path, manifest.picture_size), max_length=manifest.max_length
+        )
+        return cls(folder, Runtime(engine, chat))
 
     def swap(self, art: Picture | str | Path, name: str | None = None) -> SwapResult:
         """Put a picture in use: see `art_export.swap`. `name` defaults to the file's."""

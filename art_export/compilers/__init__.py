@@ -4,6 +4,7 @@ A module has
 
 - FORM: which form of graphs it takes, see `art_export.export.forms`;
 - STAGES: names of what it reports, in order;
+- LENGTH: most tokens of a sequence by default, None for as many as the model was made for;
 - PRECISIONS: precision -> dtype that the model is exported in;
 - compile_graphs(graphs, folder, options, report): writes the engine's files below `folder` and
   returns facts for the manifest's `target`.
@@ -56,6 +57,7 @@ class Compiler(Protocol):
 
     FORM: str
     STAGES: tuple[str, ...]
+    LENGTH: int | None
     PRECISIONS: Mapping[str, str]
 
     def compile_graphs(

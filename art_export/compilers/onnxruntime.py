@@ -17,6 +17,7 @@ from engines.quantization import BITS
 
 FORM = "kernels"
 PRECISIONS = {"fp32": "fp32", "fp16": "fp16", "int8": "fp32", "int4": "fp32"}
+LENGTH = None
 STAGES = ("write", "check")
 WEIGHTS = "onnx/model.onnx_data"
 

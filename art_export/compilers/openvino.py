@@ -32,6 +32,7 @@ from engines.errors import MissingEngineError
 from engines.openvino_engine import BEAMS, FOLDER, GRAPHS, PRECISION, SETTINGS, STATE, WEIGHTS
 
 FORM = "portable"
+LENGTH = None
 STAGES = ("convert", "compress", "write")
 PRECISIONS = {"fp32": "fp32", "fp16": "fp32", "bf16": "fp32", "int8": "fp32", "int4": "fp32"}
 """Always exported in fp32: weights become smaller here, and the engine chooses the arithmetic."""

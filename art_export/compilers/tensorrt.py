@@ -24,6 +24,8 @@ from engines.tensorrt_plan import GraphRecord, PlanRecord, Range, plans_folder
 FORM = "portable"
 PRECISIONS = {"fp32": "fp32", "fp16": "fp16", "bf16": "bf16", "int8": "fp16", "int4": "fp16"}
 PARTS = ("vision", "embed", "decoder")
+LENGTH = 4096
+"""Profiles and buffers are made for so many tokens unless --max-length says otherwise."""
 STAGES = PARTS
 CHUNK = 512
 """Most tokens of a row in one pass: memory for activations grows with it, not with the prompt."""
