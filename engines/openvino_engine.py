@@ -102,8 +102,9 @@ class _Request:
 
     def run(self, feeds: dict[str, NDArray[Any]]) -> NDArray[Any]:
         """The output, valid until the next run."""
-        # The runtime reads the arrays where they lie; they live until it is done.
-        arrays = {name: np.asarray(array, order="C") for name, array in feeds.items()}
+        # The runtime reads the arrays where they lie; they live until it is done. It takes none
+        # that must not be written to, such as a picture's pixels.
+        arrays = {name: np.require(array, None, ["C", "W"]) for name, array in feeds.items()}
         for name, array in arrays.items():
             self._request.set_tensor(name, ov.Tensor(array, shared_memory=True))
         self._request.infer()

@@ -13,12 +13,14 @@ import onnx
 import pytest
 from PIL import Image
 
+from art_export.build import BuildOptions, build
 from art_export.bundle import Bundle
 from art_export.compilers.onnxruntime import WEIGHTS
 from art_export.probes import probe_prompts, prompt_of_length
 from art_export.verify import TaskSample, VerifyOptions, VerifyReport, verify
 from engines.onnxruntime_engine import GRAPHS
 from engines.picture import Picture
+from engines.registry import COMPILED, engine_class, installed
 
 SIZE = 64
 TASK = TaskSample("echo", ("Call", "Wake me up"), ("x", ""), lambda a, b: len(a) > len(b), 6)
@@ -57,6 +59,29 @@ def _rehash(path: Path, name: str) -> None:
     for art in (path / "arts").iterdir():
         facts = json.loads((art / "art.json").read_text())
         (art / "art.json").write_text(json.dumps({**facts, "graph_sha256": graph}))
+
+
+COMPILED_HERE = [
+    name for name in COMPILED if name in installed() and not engine_class(name).unavailable()
+]
+
+
+@pytest.mark.parametrize("engine", COMPILED_HERE)
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_every_engine_from_build_to_verify(
+    tiny_model_dir: Path, tmp_path: Path, engine: str, precision: str
+) -> None:
+    folder = tmp_path / "bundle"
+    build(BuildOptions(str(tiny_model_dir), folder, engine=engine, precision=precision, size=SIZE))
+    noise = np.random.default_rng(4).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    with Bundle.load(folder) as bundle:
+        bundle.swap(Picture(noise), "one")
+    report = _verify(folder, tasks=())
+    # Chance decides between tokens of a random model, and rounding changes chance.
+    judged = [c for c in report.checks if precision == "fp32" or c.name != "top-1 agreement"]
+    assert all(check.passed for check in judged), report.checks
+    assert report.figures is not None
+    assert report.figures.precision == precision and report.figures.tokens_per_second > 0
 
 
 @pytest.mark.parametrize("art", ["one", None])

@@ -59,6 +59,7 @@ def _ids(batch: int, length: int, seed: int = 0) -> np.ndarray:
 
 def test_vision(engine: Engine, reference: Engine) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
+    pixels.flags.writeable = False  # as those of a picture are
     found = engine.vision(pixels)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, reference.vision(pixels), atol=TOLERANCE)
