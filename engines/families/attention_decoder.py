@@ -72,7 +72,7 @@ class AttentionDecoder(nn.Module):
         rows = inputs_embeds.split(self.width, dim=-1) if self.stacked else (inputs_embeds,)
         hidden, *added = rows
         bias = attention_bias(attention_mask, hidden, state[0].shape[2])
-        angles = self._angles(position_ids, hidden.dtype)
+        angles = rotary_angles(position_ids, self.axes, self.inv_freq, self.scaling, hidden.dtype)
         new_state: list[torch.Tensor] = []
         for index, layer in enumerate(self.layers):
             hidden, *pair = layer(hidden, angles, bias, state[2 * index], state[2 * index + 1])
@@ -82,11 +82,19 @@ class AttentionDecoder(nn.Module):
         kept = self.final(last_positions(hidden, logits_to_keep))
         return vocabulary_logits(kept, self.lm_head.weight), tuple(new_state)
 
-    def _angles(self, position_ids: torch.Tensor, dtype: torch.dtype) -> Angles:
-        """cos and sin (batch, length, rotated / 2)."""
-        chosen = position_ids.to(torch.float32)[self.axes].permute(1, 2, 0)
-        angles = chosen * self.inv_freq
-        return (angles.cos() * self.scaling).to(dtype), (angles.sin() * self.scaling).to(dtype)
+
+def rotary_angles(
+    position_ids: torch.Tensor,
+    axes: torch.Tensor,
+    inv_freq: torch.Tensor,
+    scaling: float,
+    dtype: torch.dtype,
+) -> Angles:
+    """cos and sin (batch, length, rotated / 2) of positions (3, batch, length); `axes` (rotated /
+    2,) says which row each frequency reads."""
+    chosen = position_ids.to(torch.float32)[axes].permute(1, 2, 0)
+    angles = chosen * inv_freq
+    return (angles.cos() * scaling).to(dtype), (angles.sin() * scaling).to(dtype)
 
 
 class AttentionLayer(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from engines.families.attention_decoder import interleaved_axes
+from engines.families.attention_decoder import interleaved_axes, rotary_angles
 from engines.families.operators import (
     attend,
     causal_conv,
@@ -108,7 +108,9 @@ class Decoder(nn.Module):
     ) -> tuple[torch.Tensor, State]:
         length = inputs_embeds.shape[1]
         context = _Context(
-            angles=self._angles(position_ids, inputs_embeds.dtype),
+            angles=rotary_angles(
+                position_ids, self.axes, self.inv_freq, self.scaling, inputs_embeds.dtype
+            ),
             bias=attention_bias(attention_mask, inputs_embeds, self._past(state)),
             visible=None if attention_mask is None else attention_mask[:, -length:, None],
         )
@@ -125,14 +127,6 @@ class Decoder(nn.Module):
             for index, kind in enumerate(self.kinds)
             if kind == "full_attention"
         )
-
-    def _angles(
-        self, position_ids: torch.Tensor, dtype: torch.dtype
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """cos and sin (batch, length, rotary_dim / 2): every frequency has its mrope axis."""
-        chosen = position_ids.to(torch.float32)[self.axes].permute(1, 2, 0)
-        angles = chosen * self.inv_freq
-        return (angles.cos() * self.scaling).to(dtype), (angles.sin() * self.scaling).to(dtype)
 
 
 @dataclass(frozen=True)
