@@ -1,7 +1,8 @@
 """Prompts as token ids: a prefix that ends with the picture, and a tail that follows it.
 
 A picture ends with a special token, so text before and after it is tokenised apart and prefix +
-tail are the very ids of the whole chat.
+tail are the very ids of the whole chat. A prompt is what the user says in one turn, or a
+`Conversation` of several, with a system message and tools.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.chat_template import ChatTemplate, Turns
+from engines.conversation import Conversation
 from engines.errors import ModelError, PromptError
 from engines.families import picture_layout
 from engines.layout import PictureLayout
@@ -22,7 +25,7 @@ from engines.model import eos_ids, load_config, load_tokenizer
 
 @dataclass(frozen=True)
 class Chat:
-    """How one model's chats are written: one user turn, thinking off, the picture first."""
+    """How one model's chats are written: thinking off, the picture first."""
 
     tokenizer: Any
     layout: PictureLayout
@@ -46,6 +49,11 @@ class Chat:
             max_length=config.get_text_config().max_position_embeddings,
         )
 
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """The model's chat template."""
+        return ChatTemplate(self.tokenizer)
+
     @property
     def image_token_id(self) -> int:
         """The placeholder of one visual token."""
@@ -58,22 +66,36 @@ class Chat:
 
     def prefix_ids(self) -> list[int]:
         """Everything up to and with the end of the picture, one placeholder a visual token."""
-        return self._ids(self._split("x")[0])
+        return self._ids(self._head)
 
     def prefix_positions(self) -> tuple[NDArray[np.int64], int]:
         """Positions (3, prefix) and the position of the first token after it."""
         return self.layout.prefix_positions(self.prefix_ids())
 
     def tail_ids(self, prompt: str) -> list[int]:
-        """The user's text after the picture, up to where the answer begins."""
-        return self._ids(self._split(self._checked(prompt))[1])
+        """What follows the picture, up to where the answer begins.
+
+        Raises:
+            PromptError: the prompt has markers of a picture in it, or the template refuses it.
+            ModelError: the template leaves something out, or puts it before the picture.
+        """
+        return self._ids(self._tail(self._checked(prompt)))
 
     def full_ids(self, prompt: str) -> list[int]:
-        """The whole chat without a picture, up to where the answer begins."""
-        return self._ids(self._render([{"type": "text", "text": self._checked(prompt)}]))
+        """The whole chat without a picture, up to where the answer begins.
 
-    def answer_ids(self, text: str) -> list[int]:
-        """An answer as the model would write it, with the token that ends it."""
+        Raises:
+            PromptError, ModelError: as `tail_ids`.
+        """
+        turns = self.template.turns(self._checked(prompt), picture=False)
+        return self._ids(self.template.render(turns))
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """An answer as the model would write it, with the token that ends it. A `Conversation` is
+        one with tool calls."""
+        text = answer
+        if isinstance(answer, Conversation):
+            text = self.template.answer(answer.messages[-1])
         return [*self._ids(self._lead + text), self.eos_ids[0]]
 
     def decode(self, ids: list[int]) -> str:
@@ -94,19 +116,40 @@ class Chat:
             )
         return prompt
 
-    def _split(self, prompt: str) -> tuple[str, str]:
-        text = self._render([{"type": "image"}, {"type": "text", "text": prompt}])
-        placeholder = self.tokenizer.decode([self.image_token_id])
-        head, _, tail = text.partition(placeholder)
-        layout, end = self.layout, self._end
-        if not tail.startswith(end):
+    @cached_property
+    def _head(self) -> str:
+        """The text of the prefix, the same for every chat."""
+        before, _ = self._around_picture("x")
+        layout = self.layout
+        picture = layout.opening + self._placeholder * layout.tokens + layout.closing
+        return before + picture + self._end
+
+    def _tail(self, prompt: str) -> str:
+        """The text after the prefix."""
+        before, after = self._around_picture(prompt)
+        if not self._head.startswith(before + self.layout.opening + self._placeholder):
             raise ModelError(
-                got=f"a chat template that writes {tail[:20]!r} after a picture",
-                expected=f"{end!r}, as the template of this model's family does",
+                got=f"a chat template that writes {before!r} before the picture of this chat",
+                expected="the same for every chat",
                 fix="use the chat template that came with the model",
             )
-        picture = layout.opening + placeholder * layout.tokens + layout.closing
-        return head + picture + end, tail[len(end) :]
+        return after.removeprefix(self._end)
+
+    def _around_picture(self, prompt: str) -> tuple[str, str]:
+        """What the template writes before and after the picture."""
+        text = self.template.render(self.template.turns(prompt, picture=True))
+        before, _, after = text.partition(self._placeholder)
+        if not after.startswith(self._end):
+            raise ModelError(
+                got=f"a chat template that writes {after[:20]!r} after a picture",
+                expected=f"{self._end!r}, as the template of this model's family does",
+                fix="use the chat template that came with the model",
+            )
+        return before, after
+
+    @cached_property
+    def _placeholder(self) -> str:
+        return str(self.tokenizer.decode([self.image_token_id]))
 
     @cached_property
     def _end(self) -> str:
@@ -126,19 +169,9 @@ class Chat:
     @cached_property
     def _lead(self) -> str:
         """What the template writes between the prompt to answer and an answer, such as a space."""
-        content = [{"type": "text", "text": "x"}]
-        answered = self._render(content, {"role": "assistant", "content": content})
+        asked: dict[str, Any] = {"role": "user", "content": [{"type": "text", "text": "x"}]}
+        answered = self.template.render(Turns([asked, {**asked, "role": "assistant"}]), ask=False)
         # A template may also show past answers otherwise than it asks for new ones.
-        asked = self._render(content)
-        rest = answered.removeprefix(asked) if answered.startswith(asked) else "x"
+        question = self.template.render(Turns([asked]))
+        rest = answered.removeprefix(question) if answered.startswith(question) else "x"
         return rest.partition("x")[0]
-
-    def _render(self, content: list[dict[str, str]], *more: dict[str, Any]) -> str:
-        return str(
-            self.tokenizer.apply_chat_template(
-                [{"role": "user", "content": content}, *more],
-                add_generation_prompt=not more,
-                tokenize=False,
-                enable_thinking=False,
-            )
-        )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoImageProcessor
 
+from engines.chat_template import ChatTemplate
 from engines.errors import ModelError
 from engines.families import picture_layout
 from engines.model import ModelSource, eos_ids, load_model, load_tokenizer
@@ -149,9 +150,10 @@ class Reference:
         return inputs
 
     def _ids(self, prompt: str, pixels: Pixels | None) -> list[int]:
-        picture: list[dict[str, Any]] = [] if pixels is None else [{"type": "image"}]
+        turns = ChatTemplate(self.tokenizer).turns(prompt, picture=pixels is not None)
         text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": [*picture, {"type": "text", "text": prompt}]}],
+            turns.messages,
+            tools=turns.tools,
             add_generation_prompt=True,
             tokenize=False,
             enable_thinking=False,

@@ -43,17 +43,20 @@ class JsonService:
         Raises:
             ServerError: no connection, no answer in time, a refusal, or an answer that is no JSON.
         """
+        content = self.send(path, body)
+        with self.understood(path):
+            return json.loads(content)
+
+    def send(self, path: str, body: Mapping[str, Any] | None = None) -> bytes:
+        """As `call`; the bytes that come back, whatever they are."""
         headers = {"Content-Type": "application/json"}
         if key := os.environ.get(KEY_VARIABLE):
             headers["Authorization"] = f"Bearer {key}"
         data = None if body is None else json.dumps(body).encode("utf-8")
         request = Request(self.base + path, data, headers)
-        with (
-            self._reached(),
-            self.understood(path),
-            self._opener.open(request, timeout=self._timeout) as response,
-        ):
-            return json.loads(response.read())
+        with self._reached(), self._opener.open(request, timeout=self._timeout) as response:
+            content: bytes = response.read()
+        return content
 
     @contextmanager
     def _reached(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ that resizes pictures or writes another chat answers fluently, and wrongly.
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any, ClassVar
 
 from engines import png
 from engines.chat import Chat
+from engines.chat_template import Turns
 from engines.errors import OptionError, PromptError, ServerError
 from engines.names import choose
 from engines.picture import Picture, decode_picture, load_picture
@@ -90,21 +92,21 @@ def read_wire_picture(path: str | Path, size: int | None = None) -> WirePicture:
 
 
 def chat_request(
-    model: str, prompt: str, picture: bytes | None, max_new_tokens: int
+    model: str, turns: Turns, picture: bytes | None, max_new_tokens: int
 ) -> dict[str, Any]:
-    """The body of a request to /v1/chat/completions: greedy, thinking off, the picture first.
+    """The body of a request to /v1/chat/completions: greedy, thinking off.
 
     Args:
+        turns: from `ChatTemplate.turns`, with the picture's place in them if there is one.
         picture: the bytes of a PNG file.
     """
-    content: list[dict[str, Any]] = []
-    if picture is not None:
-        url = "data:image/png;base64," + base64.b64encode(picture).decode("ascii")
-        content.append({"type": "image_url", "image_url": {"url": url}})
-    content.append({"type": "text", "text": prompt})
+    # The server's template gets the turns as ours does; it must not read the answer, nor need
+    # a parser for that.
+    tools = {} if turns.tools is None else {"tools": turns.tools, "tool_choice": "none"}
     return {
         "model": model,
-        "messages": [{"role": "user", "content": content}],
+        "messages": [_wire_message(message, picture) for message in turns.messages],
+        **tools,
         "max_completion_tokens": max_new_tokens,
         "temperature": 0,
         # vLLM takes what a request leaves out from the model's generation_config.json, and a
@@ -115,6 +117,30 @@ def chat_request(
         "chat_template_kwargs": {"enable_thinking": False},
         "return_token_ids": True,
     }
+
+
+def _wire_message(message: Mapping[str, Any], picture: bytes | None) -> dict[str, Any]:
+    """A message as OpenAI's API has it: pictures as data URLs, arguments as text, ids for calls."""
+    sent = dict(message)
+    sent["content"] = [_wire_part(part, picture) for part in message["content"]]
+    if message["role"] == "tool":
+        sent["tool_call_id"] = "call"
+    if "tool_calls" in message:
+        sent["tool_calls"] = [_wire_call(call["function"]) for call in message["tool_calls"]]
+    return sent
+
+
+def _wire_part(part: Mapping[str, Any], picture: bytes | None) -> dict[str, Any]:
+    if part["type"] != "image" or picture is None:
+        return dict(part)
+    url = "data:image/png;base64," + base64.b64encode(picture).decode("ascii")
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def _wire_call(function: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = json.dumps(function["arguments"], ensure_ascii=False)
+    inner = {"name": function["name"], "arguments": arguments}
+    return {"id": "call", "type": "function", "function": inner}
 
 
 class VllmServer:
@@ -179,7 +205,7 @@ class VllmServer:
     ) -> list[ServerAnswer]:
         """As `generate`, with all that the server says and nothing checked."""
         bodies = [
-            chat_request(self.model.name, prompt, picture, max_new_tokens) | {"logprobs": logprobs}
+            self.request(prompt, picture, max_new_tokens) | {"logprobs": logprobs}
             for prompt, picture in zip(prompts, pictures, strict=True)
         ]
         workers = max(1, min(self.options.parallel, len(bodies)))
@@ -189,6 +215,11 @@ class VllmServer:
         finally:
             # After a failure, or Ctrl-C, what has not been sent is not sent any more.
             pool.shutdown(cancel_futures=True)
+
+    def request(self, prompt: str, picture: bytes | None, max_new_tokens: int) -> dict[str, Any]:
+        """The body that asks for a greedy answer to a prompt under a PNG, or none."""
+        turns = self.chat.template.turns(prompt, picture=picture is not None)
+        return chat_request(self.model.name, turns, picture, max_new_tokens)
 
     def prompt_ids(self, prompt: str, with_picture: bool) -> list[int]:
         """The chat's tokens as this project writes them, one placeholder a visual token."""

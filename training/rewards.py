@@ -32,8 +32,10 @@ def load_reward(name: str | None, source: Source) -> Reward:
     Raises:
         OptionError: there is none of that name that can be loaded.
     """
-    chosen = name or str(getattr(source, "reward", "exact"))
-    return cast(Reward, load_callable("reward", chosen, REWARDS))
+    own = getattr(source, "reward", "exact")
+    if name is None and callable(own):
+        return cast(Reward, own)
+    return cast(Reward, load_callable("reward", name or str(own), REWARDS))
 
 
 def exact(completion: str, reference: str) -> float:

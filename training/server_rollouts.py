@@ -18,7 +18,7 @@ from engines.errors import ServerError
 from engines.picture import encode_picture
 from engines.sampling import Sample, SamplingOptions, Seed
 from engines.vllm_http import DOCUMENT
-from engines.vllm_server import ServerOptions, VllmServer, chat_request
+from engines.vllm_server import ServerOptions, VllmServer
 from training.rollouts import Rollouts
 
 VLLM = VllmServer.name
@@ -41,7 +41,7 @@ class ServerRollouts(VllmServer, Rollouts):
         png = None if pixels is None else encode_picture(pixels, None)
         sampling = {"top_p": options.top_p, "top_k": options.top_k, "min_p": 0.0}
         bodies = [
-            chat_request(self.model.name, prompt, png, self.max_new_tokens)
+            self.request(prompt, png, self.max_new_tokens)
             | sampling
             | {"temperature": options.temperature, "logprobs": True, "seed": _number(seed)}
             for prompt, row in zip(prompts, seeds, strict=True)

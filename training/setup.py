@@ -18,8 +18,9 @@ from engines.model import (
     weights_sha256,
 )
 from engines.torch_engine import checked_device
-from training.data import Source, data_hash, find_source
-from training.options import GENERATED_EXAMPLES, LoraOptions, TrainOptions
+from training import processes
+from training.data import FileSource, Source, data_hash, find_source
+from training.options import GENERATED_EXAMPLES, AdapterOptions, TrainOptions
 from training.tasks import Example, Task
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Dataset:
     def record(self) -> dict[str, Any]:
         """Counts and hashes by split, for run.json."""
         splits = {"train": self.train, "validation": self.validation}
+        if isinstance(self.source, FileSource):
+            splits["test"] = self.source.splits["test"]
         return {
             "task": self.source.name,
             "sha256": self.hash,
@@ -72,7 +75,7 @@ class Setup:
         }
 
 
-def load_dataset(options: TrainOptions | LoraOptions) -> Dataset:
+def load_dataset(options: TrainOptions | AdapterOptions) -> Dataset:
     """The examples that `options` ask for; the same for a picture and for LoRA.
 
     Raises:
@@ -105,21 +108,26 @@ def picture_size(model: str, size: int | None) -> int:
     return picture_layout(load_config(resolve_model(model).path), size).size
 
 
-def load_setup(options: TrainOptions | LoraOptions, size: int | None) -> Setup:
+def load_setup(
+    options: TrainOptions | AdapterOptions, size: int | None, device: str | None = None
+) -> Setup:
     """Load the data first, since it is cheap and more often wrong, then the model.
 
     `size` is the picture's, None where there is none: the vision tower then gets its smallest.
+    `device` is where the model is put, None where the options say.
     """
     data = load_dataset(options)
     source = resolve_model(options.model)
     hashed = weights_sha256(source.path)
-    model = load_model(source).to(checked_device(options.device))
+    own = checked_device(processes.own_device(options.device))
+    device = own if device is None else device
+    model = load_model(source).to(device)
     if size is None:
         size = picture_layout(model.config).unit
     parts = load_parts(model, size)
     for part in (parts.vision, parts.decoder):
         # Their own buffers are not the model's, and have not moved with it.
-        part.to(options.device)
+        part.to(device)
     return Setup(source, hashed, model, parts, Chat.load(source.path, parts.picture_size), data)
 
 

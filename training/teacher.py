@@ -7,8 +7,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from engines.conversation import Conversation
 from engines.errors import DataError, OptionError
 from training.tasks import Task
 
@@ -36,37 +37,33 @@ class TeacherPrompt:
         return hashlib.sha256(json.dumps([self.messages, self.wording]).encode()).hexdigest()
 
     def ids(self, chat: Chat, question: str) -> list[int]:
-        """The teacher's chat, up to where the answer begins.
+        """The teacher's chat, up to where the answer begins. Of a `Conversation` the last turn of
+        the user is worded, and its own system message follows the teacher's.
 
         Raises:
-            DataError: the model's chat template leaves a message out.
+            PromptError: the messages and the question are no chat together.
+            ModelError: the model's chat template leaves a message out.
         """
-        asked = self.wording.replace(PLACE, question)
-        if not self.messages:
-            return chat.full_ids(asked)
-        said: list[dict[str, Any]] = [
-            {"role": role, "content": text} for role, text in (*self.messages, ("user", asked))
-        ]
-        text = str(
-            chat.tokenizer.apply_chat_template(
-                said, add_generation_prompt=True, tokenize=False, enable_thinking=False
-            )
-        )
-        for message in said:
-            if message["content"].strip() not in text:
-                raise DataError(
-                    got=f"a chat template that leaves out a message of the {message['role']}",
-                    expected="one that writes every message",
-                    fix=f"put the instructions round {PLACE} in a text file instead",
-                )
-        return list(chat.tokenizer(text, add_special_tokens=False).input_ids)
+        if not isinstance(question, Conversation):
+            asked = self._worded(question)
+            if not self.messages:
+                return chat.full_ids(asked)
+            question = Conversation.of([{"role": "user", "content": asked}])
+        else:
+            question = question.reworded(self._worded)
+        said = [{"role": role, "content": text} for role, text in self.messages]
+        return chat.full_ids(question.after(said))
+
+    def _worded(self, asked: str) -> str:
+        return self.wording.replace(PLACE, asked)
 
 
 def load_teacher(source: Source, path: str | None) -> TeacherPrompt:
     """The prompt in the file `path`, or the words that a shipped task has for its own form.
 
     A text with {prompt} in it is the user's turn; any other text is a system prompt; a .json file
-    is a list of messages, few-shot examples for instance, that come before the question.
+    is a list of messages, few-shot examples for instance, that come before the question, or whose
+    last is the user's turn with {prompt} in it.
 
     Raises:
         OptionError: no file was given and the task has no words of its own.
@@ -82,7 +79,10 @@ def load_teacher(source: Source, path: str | None) -> TeacherPrompt:
         return TeacherPrompt(wording=f"{PLACE} {source.hints[source.target][0]}")
     text = _read(Path(path))
     if path.endswith(".json"):
-        return TeacherPrompt(_messages(text, path))
+        *before, (role, last) = _messages(text, path)
+        if role == "user" and PLACE in last:
+            return TeacherPrompt(tuple(before), last)
+        return TeacherPrompt((*before, (role, last)))
     if PLACE in text:
         return TeacherPrompt(wording=text.strip())
     return TeacherPrompt((("system", text.strip()),))

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engines.chat import Chat
+from engines.conversation import Conversation
 from engines.errors import PromptError
+from engines.prefix import PrefixState
+from engines.runtime import Runtime
 from training.encoding import after_picture, encode, long_answers, text_alone
 from training.tasks import Example
 
@@ -25,6 +29,22 @@ def test_rows_are_the_prompt_and_the_answer_with_its_end(chat: Chat) -> None:
     assert list(tail.ids[: tail.start]) == chat.tail_ids(EXAMPLE.prompt)
     assert list(full.ids[: full.start]) == chat.full_ids(EXAMPLE.prompt)
     assert len(full.ids) > len(tail.ids)
+
+
+def test_training_and_inference_see_the_same_tokens_of_a_chat_with_tools(chat: Chat) -> None:
+    asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Wake me."}]
+    call = {"function": {"name": "set_alarm", "arguments": {"time": "07:30"}}}
+    answer = Conversation.answer({"role": "assistant", "content": "", "tool_calls": [call]})
+    example = Example(Conversation.of(asked, [{"name": "set_alarm"}]), answer, "c")
+    engine: Any = None
+    runtime, length = Runtime(engine, chat), len(chat.prefix_ids())
+    for form, prefix in (
+        (after_picture, PrefixState((), length, length, in_chat=True)),
+        (text_alone, PrefixState((), 0, 0, in_chat=False)),
+    ):
+        row = form(chat, example)
+        assert list(row.ids[: row.start]) == runtime.tail(example.prompt, prefix)
+        assert '"time": "07:30"' in chat.decode(list(row.ids[row.start :]))
 
 
 def test_an_example_that_does_not_fit_is_refused_not_cut(chat: Chat) -> None:

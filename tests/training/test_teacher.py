@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from engines.chat import Chat
-from engines.errors import DataError, OptionError
-from training.data import load_jsonl
+from engines.errors import DataError, ModelError, OptionError
+from training.data import load_files
 from training.tasks import TASKS
 from training.teacher import TeacherPrompt, load_teacher, shared_start
 
@@ -30,7 +30,7 @@ def test_a_file_of_chats_needs_a_prompt(tmp_path: Path) -> None:
     path = tmp_path / "own.jsonl"
     path.write_text("\n".join(json.dumps({"prompt": f"{i}", "answer": "x"}) for i in range(5)))
     with pytest.raises(OptionError, match="--teacher-prompt"):
-        load_teacher(load_jsonl(path), None)
+        load_teacher(load_files(path), None)
 
 
 def test_a_text_is_a_system_prompt_or_goes_round_the_question(tmp_path: Path, chat: Chat) -> None:
@@ -62,7 +62,7 @@ def test_a_template_that_leaves_a_message_out_is_told(chat: Chat) -> None:
         chat.tokenizer.chat_template = template.replace(
             "for message in messages", "for message in messages if message.role != 'system'"
         )
-        with pytest.raises(DataError, match="the system"):
+        with pytest.raises(ModelError, match="the system"):
             prompt.ids(chat, QUESTION)
     finally:
         chat.tokenizer.chat_template = template

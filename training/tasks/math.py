@@ -1,7 +1,7 @@
 """Arithmetic word problems in the manner of SVAMP and GSM8K, scored by `Answer: <number>`.
 
 The scoring follows the evaluation released with ART (arXiv 2606.11854): the last number after
-`Answer:` counts.
+`Answer:` counts. Spaces inside a number end it here; there they are taken out of it.
 """
 
 from __future__ import annotations
@@ -160,18 +160,19 @@ def _answers(steps: list[str], result: int, thing: str) -> dict[str, str]:
     }
 
 
-_ANSWER = re.compile(r"Answer:\s*(-?\d[\d,]*(?:\.\d+)?)")
+_ANSWER = re.compile(r"Answer:\s*\$?\s*(-?\d[\d,]*(?:\.\d+)?)", re.IGNORECASE)
 
 
 def final_number(text: str) -> float | None:
-    """The last number that follows `Answer:`, or None."""
+    """The last number that follows `Answer:`, in any case and with or without a dollar sign."""
     found = _ANSWER.findall(text)
     return float(found[-1].replace(",", "")) if found else None
 
 
 def is_correct(completion: str, reference: str) -> bool:
-    number = final_number(completion)
-    return number is not None and number == final_number(reference)
+    """Whether the final numbers are equal, to within 1e-6."""
+    number, wanted = final_number(completion), final_number(reference)
+    return number is not None and wanted is not None and abs(number - wanted) < 1e-6
 
 
 TASK = Task("math", "answer", HINTS, draw, is_correct, max_new_tokens=48, reward="number")

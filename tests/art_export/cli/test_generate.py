@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,23 @@ def test_generate_prints_the_answer_alone(capsys: pytest.CaptureFixture[str], bu
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) <= 2
     assert "stopped after 1 tokens" in captured.err
+
+
+def test_generate_answers_a_whole_chat(
+    command: Command, bundle: Path, noise: Path, tmp_path: Path
+) -> None:
+    command("swap", bundle, noise)
+    chat, few = tmp_path / "chat.json", ("--max-new-tokens", 3)
+    chat.write_text(json.dumps([{"role": "user", "content": PROMPT}]))
+    plain = command("generate", bundle, PROMPT, *few)
+    assert command("generate", bundle, "--messages", chat, *few)["text"] == plain["text"]
+    assert command("generate", bundle, "--messages", tmp_path, code=2)["error"]["kind"] == (
+        "PromptError"
+    )
+    for arguments in ((), (PROMPT, "--messages", chat)):
+        found = command("generate", bundle, *arguments, code=2)["error"]
+        assert found["kind"] == "OptionError"
+        assert "--messages" in found["got"]
 
 
 @pytest.mark.parametrize(
