@@ -7,8 +7,34 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
-from training.batches import IGNORE, Row, collate
-from training.policy import Policy, device_of
+from training.batches import Batch, Row, collate
+from training.linear_cross_entropy import linear_cross_entropy
+from training.policy import Policy, PrefixPolicy, device_of
+
+
+def token_losses(
+    policy: Policy, batch: Batch, temperature: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy fp32 (tokens,), in nats at `temperature`, of every answer token of `batch` in
+    turn, and bool (tokens,), true where it is the likeliest one.
+
+    Under a `PrefixPolicy` no logits are computed but those of answer tokens, and they are never
+    all held at once.
+    """
+    targets = batch.targets[batch.wanted]
+    if not isinstance(policy, PrefixPolicy):
+        logits = policy(batch.input_ids, batch.keep)[batch.wanted].float() / temperature
+        right = logits.argmax(-1) == targets
+        return F.cross_entropy(logits, targets, reduction="none"), right
+    right = torch.empty(0)
+
+    def head(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        nonlocal right
+        losses, right = linear_cross_entropy(hidden[0], weight, targets, temperature)
+        return losses
+
+    losses = policy(batch.input_ids, batch.places, head)
+    return losses, right
 
 
 def token_logprobs(
@@ -17,11 +43,9 @@ def token_logprobs(
     """Log-probabilities fp32 (batch, keep) of answer tokens at `temperature`, and bool (batch,
     keep), true where there is one; elsewhere the log-probability is 0."""
     batch = collate(rows, device_of(policy))
-    logits = policy(batch.input_ids, batch.keep).float() / temperature
-    losses = F.cross_entropy(
-        logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE, reduction="none"
-    )
-    return -losses.view_as(batch.targets), batch.targets != IGNORE
+    losses, _ = token_losses(policy, batch, temperature)
+    spread = losses.new_zeros(batch.targets.shape).masked_scatter(batch.wanted, -losses)
+    return spread, batch.wanted
 
 
 def answer_logprobs(policy: Policy, rows: Sequence[Row]) -> torch.Tensor:

@@ -3,6 +3,10 @@
 A step is: batch -> policy -> loss -> backward -> update. Nothing in it draws from a shared random
 generator (batches depend on the seed and the step alone), so a checkpoint needs no generator's
 state, and a resumed run goes on bit for bit as if it had not stopped.
+
+Several processes (`training.processes`) each run this loop on their own rows of every batch. What
+decides how it goes on, the loss, the gradient, a signal, is first brought together, so that all
+of them do the same. Files are the main process's.
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ from typing import Any, Protocol
 
 import torch
 
-from engines.errors import CheckFailed
+from engines.errors import CheckFailed, OptionError
+from training import processes
 from training.interruption import Interrupted, Interruption
 from training.objectives import Objective
 from training.options import Progress
@@ -29,7 +34,11 @@ EXPLODED = 100.0
 
 
 class Learner(Protocol):
-    """What is trained: a picture, or an adapter that it is compared with."""
+    """What is trained: a picture, or an adapter that it is compared with.
+
+    One whose `collect` brings the gradients of several processes together says so by an attribute
+    `joins_processes = True`; and its `keep` writes in the main process alone.
+    """
 
     def policy(self, step: int) -> Policy:
         """The model with what is trained, differentiable in it, for `step` (from 0)."""
@@ -112,10 +121,17 @@ class Loop:
         self.options, self.folder, self.identity = options, folder, identity
         self.reporters, self.at = reporters, Progression()
         self._clock = time.perf_counter()
+        processes.join()
+        if processes.count() > 1 and not getattr(learner, "joins_processes", False):
+            raise OptionError(
+                got=f"{processes.count()} processes for something else than a picture",
+                expected="a single process",
+                fix="start the command without accelerate or torchrun",
+            )
 
     def resume(self) -> None:
         """Take up the folder's checkpoint."""
-        state = self.folder.load(self.identity)
+        state = processes.from_main(lambda: self.folder.load(self.identity))
         self.learner.restore(state["learner"])
         self.objective.restore(state["objective"])
         at = dict(state["at"])
@@ -139,7 +155,7 @@ class Loop:
                 if progress is not None:
                     progress("train", self.at.step, steps)
                 self._advance()
-                if interruption.requested and self.at.step < steps:
+                if processes.anywhere(interruption.requested) and self.at.step < steps:
                     self._stop()
         if progress is not None:
             progress("train", steps, steps)
@@ -148,7 +164,7 @@ class Loop:
     def _advance(self) -> None:
         started = time.perf_counter()
         rate = self._rate()
-        measured = self._step(rate)
+        measured = self.step(rate)
         self.at.step += 1
         self.at.step_seconds += time.perf_counter() - started
         self._log(step=self.at.step, **measured, rate=rate)
@@ -159,20 +175,20 @@ class Loop:
             self._save()
         self._tick()
 
-    def _step(self, rate: float) -> dict[str, float]:
+    def step(self, rate: float) -> dict[str, float]:
         """One optimiser step; its loss, gradient norm and whatever else was measured."""
         policy = self.learner.policy(self.at.step)
         batch = self.objective.batch(policy, self.at.step)
         measured: dict[str, float] = {"loss": 0.0}
         for part, share in self._parts(batch):
             loss, metrics = self.objective.loss(policy, part)
-            value = float(loss.detach())
-            self._check(value, "loss")
             # Without a gradient: nothing in this part tells better from worse.
             if loss.requires_grad:
                 (loss * share).backward()
-            for name, number in {"loss": value, **metrics}.items():
+            for name, number in {"loss": float(loss.detach()), **metrics}.items():
                 measured[name] = measured.get(name, 0.0) + share * number
+        measured = processes.summed_by_name(measured)
+        self._check(measured["loss"], "loss")
         measured |= self.learner.collect()
         self._check(measured["gradient_norm"], "gradient")
         self._check_level(measured["loss"])
@@ -180,12 +196,14 @@ class Loop:
         return measured
 
     def _parts(self, batch: Sequence[Any]) -> Iterator[tuple[Sequence[Any], float]]:
-        """The batch in parts, each with its share of the whole."""
+        """This process's rows of the batch in parts, each with its share of the whole."""
         size = -(-len(batch) // self.options.accumulate)
         parts = [batch[first : first + size] for first in range(0, len(batch), size)]
-        weights = [self.objective.weight(part) for part in parts]
-        for part, weight in zip(parts, weights, strict=True):
-            yield part, weight / sum(weights)
+        whole = sum(self.objective.weight(part) for part in parts)
+        for part in parts:
+            own = part[processes.index() :: processes.count()]
+            if own:
+                yield own, self.objective.weight(own) / whole
 
     def _check_level(self, loss: float) -> None:
         if self.at.first_loss is None:

@@ -62,6 +62,8 @@ def _recompute(layer: nn.Module) -> None:
     def again(*inputs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*inputs)
-        return checkpoint(forward, *inputs, use_reentrant=False)
+        # A layer whose weights were loaded for this use has to end, to let go of them.
+        whole = hasattr(layer, "_hf_hook")
+        return checkpoint(forward, *inputs, use_reentrant=False, early_stop=not whole)
 
     layer.forward = again

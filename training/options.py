@@ -27,6 +27,8 @@ COUNTS = (
 )  # fmt: skip
 PICTURE_STEPS, LORA_STEPS = 400, 100
 FREE_RATE, LORA_RATE = 0.3, 2e-3
+SOFT_PROMPT_RATE, SOFT_PROMPT_SCHEDULE = 0.1, "cosine"
+INITS = ("RANDOM", "SAMPLE_VOCAB", "TEXT")
 GENERATED_EXAMPLES = 4000
 """How many training examples a shipped task draws; the default steps see each about 1.6 times."""
 
@@ -43,6 +45,7 @@ class TrainOptions:
     "int8" or "int4" to train against what a bundle of that precision computes with, None for the
     model's own. recompute: activations, for less memory. log_to: where metrics go beside
     metrics.jsonl. device: where the model is, such as cuda; the picture stays on the CPU.
+    device_map: "auto" or a JSON file, to spread the decoder's layers over devices and disk.
     accumulate: parts that a batch is cut into, for less memory. settings: the objective's own.
     """
 
@@ -73,6 +76,7 @@ class TrainOptions:
     accumulate: int = 1
     settings: Mapping[str, str | int | float] = field(default_factory=dict)
     device: str = "cpu"
+    device_map: str | None = None
     resume: bool = False
 
 
@@ -100,16 +104,14 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
-class LoraOptions:
-    """Options of the LoRA baseline; those shared with `TrainOptions` mean the same."""
+class AdapterOptions:
+    """Options that the baselines share; those shared with `TrainOptions` mean the same."""
 
     model: str
     task: str
     out: Path
     objective: str = "sft"
-    rank: int = 8
-    alpha: int = 16
-    steps: int = LORA_STEPS
+    steps: int = PICTURE_STEPS
     lr: float = LORA_RATE
     schedule: str = "constant"
     batch_size: int = 16
@@ -118,13 +120,46 @@ class LoraOptions:
     validation_examples: int = 100
     validate_every: int = 25
     checkpoint_every: int = 25
+    precision: str = "fp32"
+    accumulate: int = 1
     device: str = "cpu"
     resume: bool = False
 
+    @property
+    def prefix_tokens(self) -> int:
+        """Tokens that the adapter puts before every chat."""
+        return 0
+
 
 @dataclass(frozen=True)
-class LoraResult:
-    """What `train_lora` made: `adapter` is a folder that peft loads."""
+class LoraOptions(AdapterOptions):
+    """Options of the LoRA baseline. alpha: the update counts alpha/rank times, None is 2 * rank."""
+
+    steps: int = LORA_STEPS
+    rank: int = 8
+    alpha: int | None = None
+
+
+@dataclass(frozen=True)
+class SoftPromptOptions(AdapterOptions):
+    """Options of the soft prompt. tokens: how many vectors stand before the chat. init: what they
+    start from, one of peft's INITS. init_text: its tokens are repeated, for TEXT."""
+
+    lr: float = SOFT_PROMPT_RATE
+    schedule: str = SOFT_PROMPT_SCHEDULE
+    tokens: int = 64
+    init: str = "SAMPLE_VOCAB"
+    init_text: str | None = None
+
+    @property
+    def prefix_tokens(self) -> int:
+        return self.tokens
+
+
+@dataclass(frozen=True)
+class AdapterResult:
+    """What training a baseline made: `adapter` is a folder that peft loads; the rest as in
+    `TrainResult`."""
 
     out: Path
     adapter: Path
@@ -195,19 +230,30 @@ def rate_of(options: TrainOptions) -> float:
     return FREE_RATE if radius is None else radius / 16 / 255
 
 
-def steps_of(options: TrainOptions) -> int:
+def steps_of(options: TrainOptions | AdapterOptions) -> int:
     """The number of steps."""
     return PICTURE_STEPS if options.steps is None else options.steps
 
 
-def check_lora(options: LoraOptions) -> None:
-    """Raise OptionError for the first value that is out of range."""
+def check_adapter(options: AdapterOptions) -> None:
+    """Raise OptionError for the first value that is out of range, or that does not go with another
+    one."""
     check_common(options)
-    for name in ("rank", "alpha"):
-        _check_positive(name, getattr(options, name))
+    choose("precision", options.precision, PRECISIONS)
+    for name in ("rank", "alpha", "tokens"):
+        _check_positive(name, getattr(options, name, None))
+    if not isinstance(options, SoftPromptOptions):
+        return
+    choose("init", options.init, INITS)
+    if (options.init == "TEXT") != bool(options.init_text):
+        raise OptionError(
+            got=f"init = {options.init} with the text {options.init_text!r}",
+            expected="a text for TEXT, and none for the others",
+            fix="give --init TEXT and --init-text together",
+        )
 
 
-def check_common(options: TrainOptions | LoraOptions) -> None:
+def check_common(options: TrainOptions | AdapterOptions) -> None:
     """Raise OptionError for an unknown schedule, or a count or rate that is not positive."""
     choose("schedule", options.schedule, SCHEDULES)
     for name in COUNTS:

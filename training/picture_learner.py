@@ -6,10 +6,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from engines.picture import Picture, load_picture, save_picture
+from engines.errors import CheckFailed
+from engines.picture import load_picture, save_picture
 from engines.provenance import Provenance
+from training import processes
 from training.distortions import distorted
 from training.likeness import Likeness
 from training.memory import lighten
@@ -44,11 +47,16 @@ class Treatment:
 class PictureLearner:
     """A picture, trained through the vision tower and the frozen language model.
 
+    Several processes have the same picture at all times: each adds its rows' gradient, and all take
+    the step along the sum.
+
     Args:
         folder: where the PNGs are written; the best is `art.png`.
         provenance: of the PNG; its step and score are filled in at each keeping.
         treatment: what else the picture goes through.
     """
+
+    joins_processes = True
 
     def __init__(
         self,
@@ -68,7 +76,9 @@ class PictureLearner:
         self._kept: tuple[int, float, torch.Tensor] | None = None
 
     def policy(self, step: int) -> Policy:
-        treatment, self._shown = self.treatment, self.picture()
+        treatment, self._picture = self.treatment, self.picture()
+        # Cut off, so that the gradients of all processes can be added here.
+        self._shown = self._picture.detach().requires_grad_()
         seen = distorted(self._shown, treatment.distortions, treatment.seed, step)
         self._whole = picture_policy(self._light, self.chat, seen)
         self._cut = self._whole.cut()
@@ -76,7 +86,12 @@ class PictureLearner:
 
     def collect(self) -> dict[str, float]:
         penalty = self.treatment.likeness.penalty(self._shown, self.start)
-        self._whole.flow(self._cut, penalty)
+        # Once, and not once a process.
+        self._whole.flow(self._cut, *([penalty] if processes.is_main() else []))
+        own = self._shown.grad
+        gradient = processes.summed(torch.zeros_like(self._shown) if own is None else own)
+        if gradient.any():
+            self._picture.backward(gradient)
         measured = {"gradient_norm": float(self.picture.gradient().norm())}
         return measured | ({"penalty": float(penalty.detach())} if penalty.requires_grad else {})
 
@@ -84,14 +99,20 @@ class PictureLearner:
         self.picture.update(rate)
 
     def candidate(self, step: int) -> Policy:
-        """The model under the PNG as it comes back from the disk."""
+        """The model under the PNG as it comes back from the disk.
+
+        Raises:
+            CheckFailed: this process has another picture than the main one.
+        """
         pixels = to_pixels(self.picture())
         self.development.add(pixels)
-        save_picture(self._candidate, pixels, replace(self.provenance, step=step))
-        try:
-            loaded = load_picture(self._candidate, self.parts.picture_size)
-        finally:
-            self._candidate.unlink(missing_ok=True)
+        loaded = processes.from_main(lambda: self._reloaded(pixels, step))
+        same = np.array_equal(loaded, pixels)
+        if processes.anywhere(not same):
+            raise CheckFailed(
+                f"the processes' pictures have come apart by step {step}.\n"
+                "Train on machines of one kind, with the same version of PyTorch."
+            )
         return policy_of(self.parts, self.chat, loaded)
 
     def keep(self, step: int, exact: float) -> None:
@@ -100,11 +121,16 @@ class PictureLearner:
 
     def write_strip(self) -> None:
         """The picture's development, as RUN/strip.png."""
-        self.development.write(self._strip)
+        if processes.is_main():
+            self.development.write(self._strip)
 
     def best(self) -> PrefixPolicy:
         """The model under the picture that was kept, as it lies on the disk."""
-        return policy_of(self.parts, self.chat, load_picture(self.art, self.parts.picture_size))
+        return policy_of(self.parts, self.chat, self.best_pixels())
+
+    def best_pixels(self) -> np.ndarray:
+        """The picture that was kept, uint8 (size, size, 3), as it lies on the disk."""
+        return processes.from_main(lambda: load_picture(self.art, self.parts.picture_size).pixels)
 
     def state(self) -> dict[str, Any]:
         development = self.development.state()
@@ -117,13 +143,21 @@ class PictureLearner:
         # The file may be newer than the checkpoint, or gone.
         self._write_art()
 
+    def _reloaded(self, pixels: np.ndarray, step: int) -> np.ndarray:
+        """`pixels` as they come back from a PNG."""
+        save_picture(self._candidate, pixels, replace(self.provenance, step=step))
+        try:
+            return load_picture(self._candidate, self.parts.picture_size).pixels
+        finally:
+            self._candidate.unlink(missing_ok=True)
+
     def _write_art(self) -> None:
-        if self._kept is not None:
+        if self._kept is not None and processes.is_main():
             step, exact, pixels = self._kept
             save_picture(self.art, pixels.numpy(), replace(self.provenance, step=step, score=exact))
 
 
-def policy_of(parts: Parts, chat: Chat, picture: Picture) -> PrefixPolicy:
-    """The model under a finished picture, without gradients."""
+def policy_of(parts: Parts, chat: Chat, pixels: np.ndarray) -> PrefixPolicy:
+    """The model under a finished picture, uint8 (size, size, 3), without gradients."""
     with torch.no_grad():
-        return picture_policy(parts, chat, torch.tensor(picture.pixels).float())
+        return picture_policy(parts, chat, torch.tensor(pixels).float())

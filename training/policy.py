@@ -10,7 +10,7 @@ import torch
 
 if TYPE_CHECKING:
     from engines.chat import Chat
-    from engines.families.parts import Parts
+    from engines.families.parts import Head, Parts
 
 Policy = Callable[[torch.Tensor, int], torch.Tensor]
 """(input_ids int64 (batch, length), keep) -> logits (batch, keep, vocabulary) of the last `keep`
@@ -39,14 +39,18 @@ class PrefixPolicy:
     offset: int
     pixels: torch.Tensor | None = None
 
-    def __call__(self, input_ids: torch.Tensor, keep: int) -> torch.Tensor:
+    def __call__(
+        self, input_ids: torch.Tensor, keep: int | torch.Tensor, *head: Head
+    ) -> torch.Tensor:
+        """Also takes places among all positions, int64 (n,), for `keep`: logits (1, n,
+        vocabulary); and a `Head`, whose result is then returned."""
         batch, length = input_ids.shape
         shared = tuple(tensor.expand(batch, *tensor.shape[1:]) for tensor in self.state)
         start, device = self.offset, input_ids.device
         positions = torch.arange(start, start + length, device=device)
         embeds, where = self.parts.embed(input_ids), positions.expand(3, batch, length)
         logits: torch.Tensor
-        logits, _ = self.parts.decoder(embeds, None, where, shared, keep)
+        logits, _ = self.parts.decoder(embeds, None, where, shared, keep, *head)
         return logits
 
     def cut(self) -> PrefixPolicy:
@@ -68,6 +72,11 @@ class PrefixPolicy:
             torch.autograd.backward(values, gradients)
 
 
+def no_logits(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The `Head` of a pass whose state alone is wanted: a large vocabulary is not read for it."""
+    return hidden
+
+
 def picture_policy(parts: Parts, chat: Chat, pixels: torch.Tensor) -> PrefixPolicy:
     """The model after a header and a picture; `pixels` is (size, size, 3) in 0..255.
 
@@ -81,7 +90,7 @@ def picture_policy(parts: Parts, chat: Chat, pixels: torch.Tensor) -> PrefixPoli
     positions = torch.from_numpy(where)[:, None].to(pixels.device)
     places = (ids[0] == parts.image_token_id).nonzero()[:, 0]
     embeds = parts.embed(ids).index_copy(1, places, parts.vision(pixels[None]))
-    _, state = parts.decoder(embeds, None, positions, empty, 1)
+    _, state = parts.decoder(embeds, None, positions, empty, 1, no_logits)
     return PrefixPolicy(parts, tuple(state), offset, pixels.detach())
 
 
@@ -93,5 +102,5 @@ def text_policy(parts: Parts, prefix: Sequence[int] = ()) -> PrefixPolicy:
     device = empty[0].device
     ids = torch.tensor([list(prefix)], device=device)
     positions = torch.arange(len(prefix), device=device).expand(3, 1, len(prefix))
-    _, state = parts.decoder(parts.embed(ids), None, positions, empty, 1)
+    _, state = parts.decoder(parts.embed(ids), None, positions, empty, 1, no_logits)
     return PrefixPolicy(parts, tuple(state), len(prefix))

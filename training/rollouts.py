@@ -8,20 +8,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from engines.bundle import BundleFolder
-from engines.chat import Chat
-from engines.contract import DecoderInput
 from engines.errors import OptionError
-from engines.positions import text_positions
 from engines.prefix import PrefixState
-from engines.registry import open_engine
+from engines.registry import open_runtime as open_bundle
 from engines.runtime import Runtime
 from engines.sampling import Sample, SamplingOptions, Seed, sample
 from engines.torch_engine import TorchEngine
+from training import processes
+from training.placement import is_placed
 from training.policy import Policy, PrefixPolicy
 from training.setup import Setup
 
@@ -93,6 +91,33 @@ class EngineRollouts(Rollouts):
         self.runtime.engine.close()
 
 
+@dataclass(frozen=True)
+class SharedRollouts(Rollouts):
+    """Those of `inner` in every process, each of which answers its share of the prompts."""
+
+    inner: Rollouts
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    def draw(
+        self,
+        pixels: np.ndarray | None,
+        prompts: Sequence[str],
+        options: SamplingOptions,
+        seeds: Sequence[Sequence[Seed]],
+    ) -> list[list[Sample]]:
+        own = slice(processes.index(), None, processes.count())
+        drawn = self.inner.draw(pixels, prompts[own], options, seeds[own]) if prompts[own] else []
+        everyones = processes.gathered(drawn)
+        count = processes.count()
+        return [everyones[place % count][place // count] for place in range(len(prompts))]
+
+    def close(self) -> None:
+        self.inner.close()
+
+
 def open_runtime(setup: Setup, engine: str | None, bundle: str | None) -> Runtime:
     """The engine that answers while a picture is trained for `setup`'s model.
 
@@ -105,6 +130,12 @@ def open_runtime(setup: Setup, engine: str | None, bundle: str | None) -> Runtim
         BundleError: the bundle cannot be used.
     """
     if bundle is None:
+        if is_placed(setup.parts):
+            raise OptionError(
+                got="--device-map with answers that PyTorch is to write",
+                expected="a compiled engine or a server to write them",
+                fix="add --bundle BUNDLE or --url URL",
+            )
         if engine in (None, TORCH):
             device = str(next(setup.model.parameters()).device)
             return Runtime(TorchEngine(setup.model, setup.parts.picture_size, device), setup.chat)
@@ -115,9 +146,7 @@ def open_runtime(setup: Setup, engine: str | None, bundle: str | None) -> Runtim
         )
     folder = BundleFolder.open(bundle)
     _check(setup, engine, folder)
-    size = folder.manifest.picture_size
-    opened = open_engine(folder.manifest.engine, folder.path)
-    return Runtime(opened, Chat.load(Path(folder.path), size))
+    return open_bundle(folder)
 
 
 def pixels_of(policy: Policy) -> np.ndarray | None:
@@ -132,11 +161,7 @@ def text_prefix(runtime: Runtime, ids: Sequence[int]) -> PrefixState:
     """The state after the tokens `ids`, without any picture."""
     if not ids:
         return runtime.prefix(None)
-    engine, input_ids = runtime.engine, np.array([ids], np.int64)
-    positions = text_positions(np.zeros(1, np.int64), len(ids))
-    inputs = DecoderInput(engine.embed(input_ids), np.ones_like(input_ids), positions)
-    _, state = engine.decode(inputs, engine.empty_state())
-    return PrefixState(engine.dump_state(state), len(ids), len(ids))
+    return runtime.prefix_from_embeddings(runtime.engine.embed(np.array([ids], np.int64))[0])
 
 
 def _check(setup: Setup, engine: str | None, folder: BundleFolder) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import asdict, replace
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,12 @@ import numpy as np
 import torch
 
 from engines.environment import versions
+from engines.errors import OptionError
 from engines.picture import load_picture
 from engines.provenance import Provenance
 from engines.quantization import round_weights
+from training import processes
+from training.artworks import artwork_of
 from training.controls import control_pictures
 from training.distortions import DISTORTIONS, check_distortions
 from training.encoding import after_picture, text_alone
@@ -23,6 +26,7 @@ from training.likeness import Likeness
 from training.loop import Loop, LoopOptions, Outcome
 from training.objectives import Material, Objective, Supervised, load_objective, make_objective
 from training.options import (
+    AdapterOptions,
     Progress,
     TrainOptions,
     TrainResult,
@@ -33,11 +37,12 @@ from training.options import (
 )
 from training.picture import grey_start, make_picture
 from training.picture_learner import PictureLearner, Treatment
+from training.placement import placed
 from training.plugins import source_hash
 from training.policy import picture_policy, text_policy
 from training.reporters import Reporter, check_kinds, opened
 from training.setup import Setup, load_setup, our_version, picture_size
-from training.store import RunFolder
+from training.store import RunFolder, open_folder
 
 __all__ = ["TrainOptions", "TrainResult", "train"]
 
@@ -62,34 +67,75 @@ def train(
         CheckFailed: training diverged.
         Interrupted: a signal came; the same options with `resume=True` go on.
     """
+    processes.join()
     options = settle(options)
     check_distortions(options.robust)
     check_kinds(options.log_to)
-    folder = RunFolder.check(options.out, options.resume)
+    folder = open_folder(options.out, options.resume)
     found = load_objective(options.objective)
     size = picture_size(options.model, options.size)
     start, notes = _start(options, size)
-    setup = load_setup(options, size)
+    # Spread over devices from main memory, if it is to be.
+    setup = load_setup(options, size, "cpu" if options.device_map else None)
     if options.weights is not None:
         round_weights(setup.parts, options.weights)
-    objective = make_objective(found, _material(options, setup))
-    learner = _learner(options, setup, start)
-    facts = source_hash(options.objective) | objective.facts()
-    identity = _identity(options, setup) | facts
-    with closing(objective), opened(options.log_to, options.out, plain(options)) as more:
-        told = (*reporters, *more)
-        loop = Loop(learner, objective, _loop_options(options), folder, identity, told)
-        if options.resume:
-            loop.resume()
-        outcome = loop.run(progress)
-        learner.write_strip()
-        measured = objective.report(learner.best()) | _distorted(options, learner, objective)
-        controls = _controls(options, setup, objective, progress) if options.controls else {}
-    notes = (*notes, *objective.notes)
-    controls = {"start": outcome.start.exact, **controls}
-    result = _result(options, setup, outcome, controls, measured, notes)
-    folder.finish({**_record(options, setup, result), "facts": facts})
-    return result
+    with _placed(options, setup) as loaded_at_use:
+        if loaded_at_use:
+            options = replace(options, recompute=True)
+        objective = make_objective(found, _material(options, setup))
+        learner = make_learner(options, setup, start)
+        run = _Run(options, setup, objective, learner, folder, notes)
+        return run.train(progress, reporters)
+
+
+def _placed(options: TrainOptions, setup: Setup) -> AbstractContextManager[bool]:
+    if options.device_map is None:
+        return nullcontext(False)
+    if processes.count() > 1:
+        raise OptionError(
+            got=f"--device-map in {processes.count()} processes",
+            expected="one process for a model that is spread over devices",
+            fix="leave --device-map out, or start the command by itself",
+        )
+    return placed(setup.parts, options.device, options.device_map)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run with all that it needs."""
+
+    options: TrainOptions
+    setup: Setup
+    objective: Objective
+    learner: PictureLearner
+    folder: RunFolder
+    notes: tuple[str, ...]
+
+    def train(self, progress: Progress | None, reporters: Sequence[Reporter]) -> TrainResult:
+        """All steps, and what is measured after the last."""
+        options, setup, objective, learner = (
+            self.options, self.setup, self.objective, self.learner,
+        )  # fmt: skip
+        facts = source_hash(options.objective) | objective.facts()
+        main = processes.is_main()
+        progress, kinds = (progress, options.log_to) if main else (None, ())
+        with closing(objective), opened(kinds, options.out, plain(options)) as more:
+            told = (*reporters, *more) if main else ()
+            identity = identity_of(options, setup) | facts
+            loop = Loop(learner, objective, loop_options(options), self.folder, identity, told)
+            if options.resume:
+                loop.resume()
+            outcome = loop.run(progress)
+            learner.write_strip()
+            measured = objective.report(learner.best()) | _distorted(options, learner, objective)
+            controls = _controls(options, setup, objective, progress) if options.controls else {}
+        notes = (*self.notes, *objective.notes)
+        controls = {"start": outcome.start.exact, **controls}
+        result = processes.from_main(
+            lambda: _result(options, setup, outcome, controls, measured, notes)
+        )
+        self.folder.finish({**record("picture", options, setup, result), "facts": facts})
+        return result
 
 
 def plain(options: Any) -> dict[str, Any]:
@@ -104,11 +150,15 @@ def _start(options: TrainOptions, size: int) -> tuple[np.ndarray, tuple[str, ...
     """The first picture, uint8 (size, size, 3), and what was noted when it was read."""
     if options.init is None:
         return grey_start(size, options.seed), ()
+    drawn = artwork_of(str(options.init), size)
+    if drawn is not None:
+        return drawn, ()
     picture = load_picture(options.init, size)
     return picture.pixels, picture.notes
 
 
-def _learner(options: TrainOptions, setup: Setup, start: np.ndarray) -> PictureLearner:
+def make_learner(options: TrainOptions, setup: Setup, start: np.ndarray) -> PictureLearner:
+    """What trains the picture `start`, uint8 (size, size, 3), as `options` ask for."""
     provenance = Provenance(
         base_model=setup.source.name,
         base_hash=setup.weights_sha256,
@@ -132,7 +182,8 @@ def _learner(options: TrainOptions, setup: Setup, start: np.ndarray) -> PictureL
     return PictureLearner(setup.parts, setup.chat, picture, options.out, provenance, treatment)
 
 
-def _loop_options(options: TrainOptions) -> LoopOptions:
+def loop_options(options: TrainOptions | AdapterOptions) -> LoopOptions:
+    """What the loop is told of a run's options."""
     return LoopOptions(
         steps=steps_of(options),
         schedule=options.schedule,
@@ -142,7 +193,7 @@ def _loop_options(options: TrainOptions) -> LoopOptions:
     )
 
 
-def _identity(options: TrainOptions, setup: Setup) -> dict[str, Any]:
+def identity_of(options: TrainOptions | AdapterOptions, setup: Setup) -> dict[str, Any]:
     """What a resumed run must share with its first part."""
     return plain(options) | {"weights": setup.weights_sha256, "data": setup.data.hash}
 
@@ -184,7 +235,7 @@ def _distorted(
     """The best picture's validation score after each distortion that it was to survive."""
     if not options.robust:
         return {}
-    best = torch.tensor(load_picture(learner.art).pixels).float()
+    best = torch.tensor(learner.best_pixels()).float()
     scores = {}
     for name in options.robust:
         seen = DISTORTIONS[name](best, random.Random(options.seed))
@@ -220,13 +271,16 @@ def _result(
     )
 
 
-def _record(options: TrainOptions, setup: Setup, result: TrainResult) -> Mapping[str, Any]:
+def record(
+    kind: str, options: TrainOptions | AdapterOptions, setup: Setup, result: Any
+) -> Mapping[str, Any]:
     """run.json: enough to run it again and to know what it was run on."""
     return {
-        "kind": "picture",
+        "kind": kind,
         "options": plain(options),
         "model": setup.model_record(),
         "data": setup.data.record(),
         "versions": dict(versions()),
+        "processes": processes.count(),
         "result": plain(result),
     }

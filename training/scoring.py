@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
 
-from training.batches import IGNORE, Row, collate
+from training import processes
+from training.batches import Row, collate
+from training.likelihood import token_losses
 from training.policy import Policy, device_of
 
 
@@ -33,17 +34,15 @@ class Score:
 
 @torch.no_grad()
 def score(policy: Policy, rows: Sequence[Row], batch_size: int) -> Score:
-    """`policy` on all `rows`, in batches of like lengths."""
+    """`policy` on all `rows`, in batches of like lengths, which several processes share."""
     ordered = sorted(rows, key=lambda row: len(row.ids))
     exact, total, tokens = 0, 0.0, 0
-    for first in range(0, len(ordered), batch_size):
+    firsts = range(0, len(ordered), batch_size)
+    for first in firsts[processes.index() :: processes.count()]:
         batch = collate(ordered[first : first + batch_size], device_of(policy))
-        logits = policy(batch.input_ids, batch.keep).float()
-        counted = batch.targets != IGNORE
-        right = (logits.argmax(-1) == batch.targets) | ~counted
-        exact += int(right.all(dim=1).sum())
-        summed = F.cross_entropy(
-            logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE, reduction="sum"
-        )
-        total, tokens = total + float(summed), tokens + int(counted.sum())
+        losses, right = token_losses(policy, batch)
+        spread = torch.ones_like(batch.wanted).masked_scatter(batch.wanted, right)
+        exact += int(spread.all(dim=1).sum())
+        total, tokens = total + float(losses.sum()), tokens + len(losses)
+    exact, total, tokens = map(sum, zip(*processes.gathered((exact, total, tokens)), strict=True))
     return Score(exact / len(ordered), total / tokens)

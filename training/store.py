@@ -23,6 +23,7 @@ import torch
 
 from engines.errors import DataError, DiskFullError, OptionError, OutputExistsError
 from engines.files import write_bytes, write_json
+from training import processes
 
 NOT_COMPARED = ("out", "resume", "log_to")
 """Options that may differ when a run is resumed."""
@@ -138,3 +139,22 @@ def _step_of(line: str) -> float:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return float("inf")
+
+
+class OthersFolder(RunFolder):
+    """The folder as processes beside the main one have it: they write nothing."""
+
+    def log(self, **values: Any) -> None:
+        """Nothing; the main process logs."""
+
+    def save(self, state: dict[str, Any], options: Mapping[str, Any]) -> None:
+        """Nothing; the main process saves."""
+
+    def finish(self, record: Mapping[str, Any]) -> None:
+        """Nothing; the main process writes the record."""
+
+
+def open_folder(path: Path, resume: bool) -> RunFolder:
+    """The run's folder for this process; the main one checks it. Raises as `RunFolder.check`."""
+    folder = processes.from_main(lambda: RunFolder.check(path, resume))
+    return folder if processes.is_main() else OthersFolder(path)

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 @click.option("--precision", default="fp32", show_default=True, help="Of steps: fp32 or bf16.")
 @click.option("--weights", help="int8 or int4: train against weights rounded as in such bundles.")
 @click.option("--device", default="cpu", show_default=True, help="Where the model is: cpu, cuda.")
+@click.option("--device-map", help="auto or a JSON file: layers over several devices and disk.")
 @click.option("--recompute", is_flag=True, help="Keep fewer activations, compute them twice.")
 @click.option("--teacher-prompt", help="Of distill: file with the prompt to be replaced.")
 @click.option("--rollout-engine", help="What writes answers in training.  [default: --bundle's]")
@@ -83,14 +84,17 @@ def command(
     Writes art.png (best on validation, as reloaded from disk), run.json, metrics.jsonl and
     strip.png. docs/training.md tells what each objective does.
     """
+    from training import processes
     from training.run import TrainOptions, train
 
     own = parse_settings(
         settings, teacher_prompt=teacher_prompt, engine=rollout_engine, bundle=bundle, url=url
     )
     options = TrainOptions(**given, settings=own, robust=names(robust), log_to=names(log_to))
-    with TrainDisplay(as_json=as_json) as display:
+    with processes.main_speaks(), TrainDisplay(as_json=as_json) as display:
         result = train(options, display, [display])
+    if not processes.is_main():
+        return
     if as_json:
         print_json(result)
     else:

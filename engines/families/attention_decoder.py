@@ -16,7 +16,7 @@ from engines.families.operators import (
     rotate,
     vocabulary_logits,
 )
-from engines.families.parts import State, attention_bias
+from engines.families.parts import Head, State, attention_bias
 from engines.state import StateTensor, key_value
 
 Angles = tuple[torch.Tensor, torch.Tensor]
@@ -68,6 +68,7 @@ class AttentionDecoder(nn.Module):
         position_ids: torch.Tensor,
         state: State,
         logits_to_keep: int | torch.Tensor = 0,
+        head: Head = vocabulary_logits,
     ) -> tuple[torch.Tensor, State]:
         rows = inputs_embeds.split(self.width, dim=-1) if self.stacked else (inputs_embeds,)
         hidden, *added = rows
@@ -80,7 +81,7 @@ class AttentionDecoder(nn.Module):
             if index < len(added):
                 hidden = hidden + added[index]
         kept = self.final(last_positions(hidden, logits_to_keep))
-        return vocabulary_logits(kept, self.lm_head.weight), tuple(new_state)
+        return head(kept, self.lm_head.weight), tuple(new_state)
 
 
 def rotary_angles(

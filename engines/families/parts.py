@@ -6,6 +6,7 @@ the Hugging Face model's own parameters, never copies.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,9 @@ from engines.layout import PictureLayout
 from engines.state import StateTensor
 
 State = tuple[torch.Tensor, ...]
+Head = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(hidden (batch, kept, hidden), the head's matrix (vocabulary, hidden)) -> logits, or whatever
+else is made of them."""
 
 
 class Vision(nn.Module):
@@ -36,7 +40,9 @@ class Parts:
     decoder: (inputs_embeds (batch, length, width), attention_mask int64 (batch, past + length)
         or None, position_ids int64 (3, batch, length), state, logits_to_keep) ->
         (logits (batch, kept, vocabulary), new state). `logits_to_keep` counts from the end and 0
-        keeps all. A 0 in the mask may stand at the left end only. Nothing is changed in place.
+        keeps all; see `operators.last_positions`. A `Head` after it takes the place of the matrix
+        product that makes the logits. A 0 in the mask may stand at the left end only. Nothing is
+        changed in place.
 
     width is the hidden size; with DeepStack it is that of the embedding followed by what is added
     after each of the first layers, zeros for text, so that pictures and text are one kind of row

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -19,7 +18,7 @@ from engines.families.operators import (
     rotate,
     vocabulary_logits,
 )
-from engines.families.parts import Parts, State, attention_bias, unit_length
+from engines.families.parts import Head, Parts, State, attention_bias, unit_length
 from engines.families.qwen_vision import QwenTower, learned_places, qwen_picture_layout
 from engines.layout import PictureLayout
 from engines.state import StateTensor, conv_recurrent, key_value
@@ -105,6 +104,7 @@ class Decoder(nn.Module):
         position_ids: torch.Tensor,
         state: State,
         logits_to_keep: int | torch.Tensor = 0,
+        head: Head = vocabulary_logits,
     ) -> tuple[torch.Tensor, State]:
         length = inputs_embeds.shape[1]
         context = _Context(
@@ -119,7 +119,7 @@ class Decoder(nn.Module):
             hidden, *pair = layer(hidden, context, state[2 * index], state[2 * index + 1])
             new_state += pair
         kept = self.final(last_positions(hidden, logits_to_keep))
-        return vocabulary_logits(kept, self.lm_head.weight), tuple(new_state)
+        return head(kept, self.lm_head.weight), tuple(new_state)
 
     def _past(self, state: State) -> int:
         return next(
@@ -129,8 +129,7 @@ class Decoder(nn.Module):
         )
 
 
-@dataclass(frozen=True)
-class _Context:
+class _Context(NamedTuple):
     """What all layers share in one pass: rotary cos and sin, the attention bias, and (batch,
     length, 1) that is 0 for padding, or None."""
 

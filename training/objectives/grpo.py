@@ -41,7 +41,7 @@ from training.likelihood import token_logprobs
 from training.objectives.base import Loss, Material, Objective, parse_settings
 from training.policy import Policy, text_policy
 from training.rewards import load_reward
-from training.rollouts import EngineRollouts, Rollouts, open_runtime, pixels_of
+from training.rollouts import EngineRollouts, Rollouts, SharedRollouts, open_runtime, pixels_of
 from training.scoring import Score
 from training.server_rollouts import VLLM, ServerRollouts
 from training.tasks import Example
@@ -115,7 +115,7 @@ class Grpo(Objective):
         self.source, self.data = setup.data.source, setup.data
         self.reward = load_reward(self.settings.reward, self.source)
         self.limit = self.settings.max_new_tokens or self.source.max_new_tokens
-        self.rollouts = self._open(setup)
+        self.rollouts = SharedRollouts(self._open(setup))
         asked = [setup.chat.tail_ids(e.prompt) for e in (*self.data.train, *self.data.validation)]
         check_room(setup.chat, asked, material.prefix, self.limit)
         self.groups: list[Group] = []

@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from engines.families.operators import causal_conv, gated_delta_rule, last_positions
+from engines.families.operators import (
+    causal_conv,
+    gated_delta_rule,
+    last_positions,
+    rms_norm,
+)
 
 
 def _inputs(length: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
@@ -95,3 +100,26 @@ def test_conv_is_causal_and_goes_on_from_a_state() -> None:
 def test_last_positions(count: int, kept: int) -> None:
     hidden = torch.arange(8.0).view(1, 4, 2)
     assert torch.equal(last_positions(hidden, count), hidden[:, 4 - kept :])
+
+
+def test_the_norms_gradient_is_that_of_its_definition() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 8, generator=generator, dtype=torch.float64).requires_grad_()
+    weight = torch.randn(8, generator=generator, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: rms_norm(x, weight, 1e-3), x)
+    defined = weight * x / (x.square().mean(-1, keepdim=True) + 1e-3).sqrt()
+    assert torch.allclose(rms_norm(x, weight, 1e-3), defined, atol=1e-12)
+    with torch.no_grad():
+        assert torch.allclose(rms_norm(x, weight, 1e-3), defined, atol=1e-12)
+
+
+def test_a_norm_whose_weight_is_trained_gives_it_a_gradient() -> None:
+    x, weight = torch.randn(2, 8, requires_grad=True), torch.ones(8, requires_grad=True)
+    rms_norm(x, weight, 1e-6).sum().backward()
+    assert weight.grad is not None and weight.grad.any()
+
+
+def test_places_choose_single_positions() -> None:
+    hidden = torch.arange(12.0).reshape(2, 3, 2)
+    kept = last_positions(hidden, torch.tensor([1, 5]))
+    assert kept.tolist() == [[[2.0, 3.0], [10.0, 11.0]]]
