@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -9,11 +11,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engines.errors import OptionError
+from engines.runtime import Completion
 
 Progress = Callable[[str, int, int], None]
 """(stage, done, total)"""
 Z_95 = 1.959963984540054
 """The normal distribution's 97.5 % point: two sides of 2.5 % leave 95 %."""
+
+
+Answer = str | Completion
+Record = Callable[["Answered"], None]
 
 
 class Example(Protocol):
@@ -23,6 +30,19 @@ class Example(Protocol):
     def prompt(self) -> str: ...
     @property
     def answer(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One example's result. id: of the example, the same whatever was asked; pairs two runs.
+    prompt: the question. tokens: generated ones, None where they were not told."""
+
+    id: str
+    prompt: str
+    completion: str
+    reference: str
+    correct: bool
+    tokens: int | None
 
 
 @dataclass(frozen=True)
@@ -64,12 +84,13 @@ def wilson_interval(correct: int, n: int, z: float = Z_95) -> tuple[float, float
 
 
 def evaluate(
-    generate: Callable[[Sequence[str]], Sequence[str]],
+    generate: Callable[[Sequence[str]], Sequence[Answer]],
     examples: Sequence[Example],
     is_correct: Callable[[str, str], bool],
     *,
     batch_size: int = 32,
     progress: Progress | None = None,
+    record: Record | None = None,
 ) -> Score:
     """Score `generate` on `examples`.
 
@@ -77,6 +98,7 @@ def evaluate(
         generate: prompts -> completions, as many, in order; called with up to `batch_size`
             prompts of like length at a time, so that little of a batch is padding.
         is_correct: (completion, reference answer) -> counts?
+        record: told every example's result, in no particular order.
 
     Raises:
         OptionError: there are no examples, or `batch_size` is below 1.
@@ -94,12 +116,33 @@ def evaluate(
         _tell(progress, first, len(ordered))
         batch = ordered[first : first + batch_size]
         completions = generate([example.prompt for example in batch])
-        pairs = zip(completions, batch, strict=True)
-        correct += sum(is_correct(text, example.answer) for text, example in pairs)
+        for answer, example in zip(completions, batch, strict=True):
+            found = _answered(answer, example, is_correct)
+            correct += found.correct
+            if record is not None:
+                record(found)
     _tell(progress, len(ordered), len(ordered))
     low, high = wilson_interval(correct, len(ordered))
     seconds = time.perf_counter() - began
     return Score(correct, len(ordered), correct / len(ordered), low, high, seconds)
+
+
+def example_id(example: Example) -> str:
+    """16 hex digits that name an example by what it is about, not by how it is asked."""
+    about = getattr(example, "content", example.prompt)
+    return hashlib.sha256(json.dumps([about, example.answer]).encode()).hexdigest()[:16]
+
+
+def _answered(answer: Answer, example: Example, is_correct: Callable[[str, str], bool]) -> Answered:
+    text, tokens = (answer, None) if isinstance(answer, str) else (answer.text, answer.token_ids)
+    return Answered(
+        id=example_id(example),
+        prompt=example.prompt,
+        completion=text,
+        reference=example.answer,
+        correct=is_correct(text, example.answer),
+        tokens=None if tokens is None else len(tokens),
+    )
 
 
 def _tell(progress: Progress | None, done: int, total: int) -> None:

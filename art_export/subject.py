@@ -4,9 +4,9 @@ server that serves the model."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from art_export.bundle import Bundle
@@ -39,8 +39,12 @@ class Asked(ABC):
     def generate(self, prompts: Sequence[str], max_new_tokens: int) -> list[Completion]:
         """Greedy answers, in order."""
 
+    def answerer(self, max_new_tokens: int) -> Callable[[Sequence[str]], list[Completion]]:
+        """Prompts -> greedy answers, as `evaluate` takes it."""
+        return lambda prompts: self.generate(prompts, max_new_tokens)
+
     def completer(self, max_new_tokens: int) -> Callable[[Sequence[str]], list[str]]:
-        """Prompts -> greedy completions, as `evaluate` takes it."""
+        """The same, as text alone."""
 
         def complete(prompts: Sequence[str]) -> list[str]:
             return [answer.text for answer in self.generate(prompts, max_new_tokens)]
@@ -50,19 +54,29 @@ class Asked(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Subject(Asked):
-    """An engine in this process; `prefix` is the state after the picture."""
+    """An engine in this process.
+
+    prefix: the state after the picture, or whatever else stands before every prompt. ids: a prompt
+    -> the tokens that follow it; None is the chat's own way to ask. deploy: seconds by stage of
+    putting an adapter in use, where that was more than loading it.
+    """
 
     runtime: Runtime
     prefix: PrefixState
     art: str | None
     notes: tuple[str, ...]
+    ids: Callable[[str], Sequence[int]] | None = None
+    deploy: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def engine(self) -> str:
         return self.runtime.engine.name
 
     def generate(self, prompts: Sequence[str], max_new_tokens: int) -> list[Completion]:
-        return self.runtime.generate(prompts, [self.prefix] * len(prompts), max_new_tokens)
+        prefixes = [self.prefix] * len(prompts)
+        if self.ids is None:
+            return self.runtime.generate(prompts, prefixes, max_new_tokens)
+        return self.runtime.answer([self.ids(p) for p in prompts], prefixes, max_new_tokens)
 
 
 @dataclass(frozen=True, eq=False)

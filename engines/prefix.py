@@ -1,6 +1,7 @@
-"""The prefix state: the decoder's state right after the chat's header and the picture.
+"""The prefix state: the decoder's state after what is the same in every request: the chat's header
+and the picture, or vectors that stand before the chat.
 
-It is computed once per picture and stored; every request starts from it, so that neither the
+It is computed once per adapter and stored; every request starts from it, so that neither the
 picture nor the header is ever encoded again.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,10 @@ from numpy.typing import NDArray
 
 from engines.chat import Chat
 from engines.contract import DecoderInput, Engine
-from engines.errors import BundleError
+from engines.errors import BundleError, PromptError
+from engines.positions import text_positions
+
+_NONE = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +29,14 @@ class PrefixState:
     """A state of one row, in the order of the engine's `state`.
 
     length: tokens in it (the KV cache's length). next_position: mrope position of the next token.
-    With length 0 there is no picture and no header: the whole chat follows.
+    in_chat: whether the chat's header and picture are inside, so that only the rest of the chat
+    follows; else all of it does.
     """
 
     arrays: tuple[NDArray[Any], ...]
     length: int
     next_position: int
+    in_chat: bool
 
     @property
     def nbytes(self) -> int:
@@ -38,7 +45,7 @@ class PrefixState:
 
 def empty_prefix(engine: Engine) -> PrefixState:
     """The state before any token: what a request without a picture starts from."""
-    return PrefixState(engine.dump_state(engine.empty_state()), 0, 0)
+    return PrefixState(engine.dump_state(engine.empty_state()), 0, 0, in_chat=False)
 
 
 def make_prefix(engine: Engine, chat: Chat, features: NDArray[np.float32]) -> PrefixState:
@@ -53,7 +60,33 @@ def make_prefix(engine: Engine, chat: Chat, features: NDArray[np.float32]) -> Pr
     embeddings[input_ids == chat.image_token_id] = features.reshape(-1, features.shape[-1])
     inputs = DecoderInput(embeddings, np.ones_like(input_ids), positions[:, None].copy())
     _, state = engine.decode(inputs, engine.empty_state())
-    return PrefixState(engine.dump_state(state), input_ids.shape[1], following)
+    return PrefixState(engine.dump_state(state), input_ids.shape[1], following, in_chat=True)
+
+
+def prefix_of_embeddings(engine: Engine, embeddings: NDArray[np.float32]) -> PrefixState:
+    """Prefill vectors that stand before the whole chat, at the positions 0, 1, ...
+
+    Args:
+        embeddings: fp32 (n, hidden); a model whose rows are wider (DeepStack) gets zeros there, as
+            for text.
+
+    Raises:
+        PromptError: there are none, or they are wider than the model's embeddings.
+    """
+    width = engine.embed(np.zeros((1, 1), np.int64)).shape[-1]
+    count, given = embeddings.shape
+    if not count or given > width:
+        raise PromptError(
+            got=f"{count} vectors of width {given} to put before the chat",
+            expected=f"at least one, of the width of the model's embeddings, at most {width}",
+            fix="give those that were trained for this model",
+        )
+    rows = np.zeros((1, count, width), np.float32)
+    rows[0, :, :given] = embeddings
+    positions = text_positions(np.zeros(1, np.int64), count)
+    inputs = DecoderInput(rows, np.ones((1, count), np.int64), positions)
+    _, state = engine.decode(inputs, engine.empty_state())
+    return PrefixState(engine.dump_state(state), count, count, in_chat=False)
 
 
 def prefix_to_bytes(prefix: PrefixState, engine: Engine) -> bytes:
@@ -68,26 +101,36 @@ def prefix_to_bytes(prefix: PrefixState, engine: Engine) -> bytes:
     return save(tensors, metadata={name: str(number) for name, number in numbers.items()})
 
 
-def prefix_from_bytes(engine: Engine, data: bytes, where: str) -> PrefixState:
+def prefix_from_bytes(engine: Engine, data: bytes | mmap, where: str) -> PrefixState:
     """The state that `prefix_to_bytes` wrote, checked against the engine's graphs.
 
     Args:
+        data: the file's content, which the arrays are views of. A mapped file's memory goes back to
+            the system with the last of them.
         where: the file's name, for messages.
 
     Raises:
         BundleError: the bytes are no prefix state, or were made for graphs of another shape.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
     try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        tensors = load(data)
-        length, following = (int(header["__metadata__"][n]) for n in ("length", "next_position"))
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        start = 8 + int.from_bytes(data[:8], "little")
+        header = json.loads(data[8:start])
+        told = header.pop("__metadata__")
+        tensors = {name: _view(data, start, facts) for name, facts in header.items()}
+        length, following = (int(told[n]) for n in ("length", "next_position"))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _foreign(where, f"cannot be read as a prefix state: {error}") from error
     arrays = tuple(_checked(where, tensors, spec.past, spec.shape, length) for spec in engine.state)
-    return PrefixState(arrays, length, following)
+    return PrefixState(arrays, length, following, in_chat=True)
+
+
+def _view(data: bytes | mmap, start: int, facts: Mapping[str, Any]) -> NDArray[Any]:
+    """One tensor of a safetensors file as it lies there; the library's own reader copies."""
+    begin, end = facts["data_offsets"]
+    if facts["dtype"] != "F32":
+        raise ValueError(f"a tensor of dtype {facts['dtype']}")
+    flat = np.frombuffer(data, "<f4", (end - begin) // 4, start + begin) if end > begin else _NONE
+    return flat.reshape(facts["shape"])
 
 
 def _checked(

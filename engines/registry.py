@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+from engines.bundle import BundleFolder
+from engines.chat import Chat
 from engines.contract import Engine, EngineOptions
 from engines.errors import MissingEngineError
 from engines.names import choose
+from engines.runtime import Runtime
 
 
 @dataclass(frozen=True)
@@ -67,3 +70,16 @@ def open_engine(name: str, folder: Path, options: EngineOptions = EngineOptions(
         OptionError: the engine cannot run so on this machine.
     """
     return engine_class(name).open(folder, options)
+
+
+def open_runtime(folder: BundleFolder, options: EngineOptions = EngineOptions()) -> Runtime:  # noqa: B008
+    """Load a bundle into the engine that it was built for, with its own chat format and limits.
+
+    Raises:
+        MissingEngineError, OptionError: as `open_engine`.
+    """
+    manifest = folder.manifest
+    engine = open_engine(manifest.engine, folder.path, options)
+    chat = Chat.load(folder.path, manifest.picture_size)
+    # A bundle may have been built for shorter sequences than the model was made for.
+    return Runtime(engine, replace(chat, max_length=manifest.max_length))

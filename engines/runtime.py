@@ -18,7 +18,8 @@ from engines.chat import Chat
 from engines.contract import DecoderInput, Engine
 from engines.errors import PromptError
 from engines.positions import text_positions
-from engines.prefix import PrefixState, empty_prefix, make_prefix
+from engines.prefix import PrefixState, empty_prefix, make_prefix, prefix_of_embeddings
+from engines.rows import Row, join, part
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,14 @@ class Runtime:
         """The prefix state of a picture whose visual tokens are (1, tokens, hidden)."""
         return make_prefix(self.engine, self.chat, features)
 
+    def prefix_from_embeddings(self, embeddings: NDArray[np.float32]) -> PrefixState:
+        """The prefix state of a soft prompt: vectors (n, hidden) before the whole chat.
+
+        Raises:
+            PromptError: they do not fit the model.
+        """
+        return prefix_of_embeddings(self.engine, embeddings)
+
     def generate(
         self,
         prompts: Sequence[str],
@@ -73,11 +82,23 @@ class Runtime:
             self.tail(prompt, prefix, max_new_tokens)
             for prompt, prefix in zip(prompts, prefixes, strict=True)
         ]
+        return self.answer(tails, prefixes, max_new_tokens, batch_size)
+
+    def answer(
+        self,
+        tails: Sequence[Sequence[int]],
+        prefixes: Sequence[PrefixState],
+        max_new_tokens: int,
+        batch_size: int = 32,
+    ) -> list[Completion]:
+        """Greedy answers to token ids; row i follows prefixes[i]. Raises as `generate`."""
+        for tail, prefix in zip(tails, prefixes, strict=True):
+            self._check_room(len(tail), prefix, max_new_tokens)
         batch_size = min(batch_size, self.engine.max_batch or batch_size)
         answers: list[Completion] = []
         for start in range(0, len(tails), batch_size):
-            part = slice(start, start + batch_size)
-            prefilled = self.prefill(tails[part], prefixes[part])
+            rows = slice(start, start + batch_size)
+            prefilled = self.prefill(tails[rows], prefixes[rows])
             answers += self._decode(prefilled, max_new_tokens)
         return answers
 
@@ -87,16 +108,19 @@ class Runtime:
             raise PromptError(
                 got="an empty prompt", expected="some text", fix="give the text to answer"
             )
-        ids = self.chat.tail_ids(prompt) if prefix.length else self.chat.full_ids(prompt)
-        total = prefix.length + len(ids) + max_new_tokens
+        ids = self.chat.tail_ids(prompt) if prefix.in_chat else self.chat.full_ids(prompt)
+        self._check_room(len(ids), prefix, max_new_tokens)
+        return ids
+
+    def _check_room(self, count: int, prefix: PrefixState, max_new_tokens: int) -> None:
+        total = prefix.length + count + max_new_tokens
         if total > self.chat.max_length:
             raise PromptError(
-                got=f"a prompt of {len(ids)} tokens after {prefix.length} of picture and header, "
+                got=f"a prompt of {count} tokens after {prefix.length} that stand before it, "
                 f"with {max_new_tokens} to generate: {total} in all",
                 expected=f"at most {self.chat.max_length} tokens, the model's limit",
                 fix="shorten the prompt or lower --max-new-tokens",
             )
-        return ids
 
     def tail_logits(self, tail: Sequence[int], prefix: PrefixState) -> NDArray[np.float32]:
         """Logits (length, vocabulary) at every position of one tail."""
@@ -106,17 +130,32 @@ class Runtime:
 
     def prefill(self, tails: Sequence[Sequence[int]], prefixes: Sequence[PrefixState]) -> Prefilled:
         """Run every tail from its prefix, rows of equal lengths together, into one batch."""
+        rows, logits = self.prefill_rows(tails, prefixes)
+        joined = join(self.engine, rows)
+        state = self.engine.load_state(joined.arrays)
+        return Prefilled(state, joined.mask, joined.positions, logits)
+
+    def prefill_rows(
+        self, tails: Sequence[Sequence[int]], prefixes: Sequence[PrefixState]
+    ) -> tuple[list[Row], NDArray[np.float32]]:
+        """The same, every row by itself, with the logits (rows, vocabulary) of its next token."""
         groups: dict[tuple[int, int], list[int]] = {}
-        for row, (tail, prefix) in enumerate(zip(tails, prefixes, strict=True)):
-            groups.setdefault((prefix.length, len(tail)), []).append(row)
-        rows: dict[int, tuple[list[NDArray[Any]], NDArray[np.float32]]] = {}
-        for members in groups.values():
+        for place, (tail, prefix) in enumerate(zip(tails, prefixes, strict=True)):
+            groups.setdefault((prefix.length, len(tail)), []).append(place)
+        rows: dict[int, tuple[Row, NDArray[np.float32]]] = {}
+        for (past, length), members in groups.items():
             arrays, logits = self._prefill_equal(
-                [tails[row] for row in members], [prefixes[row] for row in members]
+                [tails[place] for place in members], [prefixes[place] for place in members]
             )
-            for place, row in enumerate(members):
-                rows[row] = ([array[place : place + 1] for array in arrays], logits[place, -1])
-        return self._join([rows[row] for row in range(len(tails))], tails, prefixes)
+            for index, place in enumerate(members):
+                row = Row(
+                    part(self.engine, arrays, index, past + length),
+                    past + length,
+                    prefixes[place].next_position + length,
+                )
+                rows[place] = row, logits[index, -1]
+        ordered = [rows[place] for place in range(len(tails))]
+        return [row for row, _ in ordered], np.stack([logits for _, logits in ordered])
 
     def _prefill_equal(
         self,
@@ -139,32 +178,6 @@ class Runtime:
         )
         logits, state = self.engine.decode(inputs, self.engine.load_state(arrays))
         return self.engine.dump_state(state), logits
-
-    def _join(
-        self,
-        rows: Sequence[tuple[list[NDArray[Any]], NDArray[np.float32]]],
-        tails: Sequence[Sequence[int]],
-        prefixes: Sequence[PrefixState],
-    ) -> Prefilled:
-        lengths = [prefix.length + len(tail) for prefix, tail in zip(prefixes, tails, strict=True)]
-        longest = max(lengths)
-        joined = []
-        for index, spec in enumerate(self.engine.state):
-            axis = spec.length_axis
-            parts = [arrays[index] for arrays, _ in rows]
-            if axis is not None:
-                parts = [_lengthen(part, axis, longest) for part in parts]
-            joined.append(np.concatenate(parts))
-        following = [
-            prefix.next_position + len(tail) for prefix, tail in zip(prefixes, tails, strict=True)
-        ]
-        mask = (np.arange(longest) >= longest - np.array(lengths)[:, None]).astype(np.int64)
-        return Prefilled(
-            self.engine.load_state(joined),
-            mask,
-            np.array(following, np.int64),
-            np.stack([logits for _, logits in rows]),
-        )
 
     def steps(self, prefilled: Prefilled, count: int) -> Iterator[NDArray[np.float32]]:
         """Logits (batch, vocabulary) of at most `count` greedy steps, each valid until the next."""
@@ -195,10 +208,3 @@ class Runtime:
             Completion(self.chat.decode(ids), tuple(ids), done)
             for ids, done in zip(tokens, finished, strict=True)
         ]
-
-
-def _lengthen(array: NDArray[Any], axis: int, length: int) -> NDArray[Any]:
-    """Zeros at the left end of `axis`, up to `length`."""
-    widths = [(0, 0)] * array.ndim
-    widths[axis] = (length - array.shape[axis], 0)
-    return np.pad(array, widths)

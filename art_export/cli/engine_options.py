@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -66,16 +67,47 @@ class EngineChoice:
         return ServerOptions(self.url, self.served_model)
 
     @contextmanager
-    def open(self, target: str, art: str | None, size: int | None) -> Iterator[Asked]:
-        """What answers for `target` under the picture `art`; see `art_export.subject`."""
-        from art_export.subject import open_served, open_subject
+    def open(
+        self,
+        target: str,
+        art: str | None,
+        size: int | None,
+        lora: Path | None = None,
+        soft_prompt: Path | None = None,
+    ) -> Iterator[Asked]:
+        """What answers for `target` under the picture `art`, or under another adapter; see
+        `art_export.subject` and `art_export.adapted`.
+
+        Raises:
+            OptionError: more than one adapter. UserError: as the functions there.
+        """
+        from engines.bundle import NO_ART
 
         server = self.server(target)
-        if server is not None:
-            yield open_served(server, target, art, size)
-            return
-        with open_subject(target, art, size, self.own) as subject:
-            yield subject
+        check_one({"--art": art if art != NO_ART else None, **_adapters(lora, soft_prompt)})
+        if server is None:
+            with self._own(target, art, size, lora, soft_prompt) as subject:
+                yield subject
+        else:
+            with _served(server, target, art, size, lora, soft_prompt) as asked:
+                yield asked
+
+    def _own(
+        self,
+        target: str,
+        art: str | None,
+        size: int | None,
+        lora: Path | None,
+        soft_prompt: Path | None,
+    ) -> AbstractContextManager[Asked]:
+        from art_export.adapted import open_lora, open_soft_prompt
+        from art_export.subject import open_subject
+
+        if lora is not None:
+            return open_lora(target, lora, size, self.own)
+        if soft_prompt is not None:
+            return open_soft_prompt(target, soft_prompt, size, self.own)
+        return open_subject(target, art, size, self.own)
 
     def _check_own(self, target: str) -> None:
         from art_export.subject import own_engine
@@ -92,6 +124,39 @@ class EngineChoice:
                 expected=f"that engine (a bundle runs on what it was built for), or {VLLM}",
                 fix=f"leave --engine out, or build a bundle with --engine {self.engine}",
             )
+
+
+def check_one(given: Mapping[str, object]) -> None:
+    """OptionError if more than one of these options, name -> value, was given."""
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise OptionError(
+            got=" and ".join(names),
+            expected="one of them at a time: an adapter is trained for the untouched model",
+            fix=f"leave all but one of {', '.join(names)} out",
+        )
+
+
+def _adapters(lora: Path | None, soft_prompt: Path | None) -> dict[str, object]:
+    return {"--lora": lora, "--soft-prompt": soft_prompt}
+
+
+def _served(
+    server: ServerOptions,
+    target: str,
+    art: str | None,
+    size: int | None,
+    lora: Path | None,
+    soft_prompt: Path | None,
+) -> AbstractContextManager[Asked]:
+    from art_export.adapted import open_served_lora, open_served_soft_prompt
+    from art_export.subject import open_served
+
+    if lora is not None:
+        return open_served_lora(server, target, lora)
+    if soft_prompt is not None:
+        return nullcontext(open_served_soft_prompt(server, target, soft_prompt))
+    return nullcontext(open_served(server, target, art, size))
 
 
 def engine_options(*, server: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:

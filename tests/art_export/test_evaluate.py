@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from art_export.evaluate import evaluate, wilson_interval
+from art_export.evaluate import Answered, evaluate, example_id, wilson_interval
 from engines.errors import OptionError
+from engines.runtime import Completion
 
 
 @dataclass(frozen=True)
@@ -81,3 +82,32 @@ def test_evaluate_refuses_nothing_to_score() -> None:
 def test_evaluate_notices_a_missing_completion() -> None:
     with pytest.raises(ValueError, match="argument"):
         evaluate(lambda prompts: [], [Question("a", "b")], lambda text, answer: True)
+
+
+def test_every_example_is_recorded() -> None:
+    questions = [Question("one", "1"), Question("three", "3")]
+    kept: list[Answered] = []
+    answers = {"one": Completion("1", (5, 6), True), "three": Completion("no", (7,), True)}
+    evaluate(
+        lambda prompts: [answers[prompt] for prompt in prompts],
+        questions,
+        lambda text, answer: text == answer,
+        record=kept.append,
+    )
+    assert [(one.prompt, one.completion, one.reference) for one in kept] == [
+        ("one", "1", "1"),
+        ("three", "no", "3"),
+    ]
+    assert [(one.correct, one.tokens) for one in kept] == [(True, 2), (False, 1)]
+    assert [one.id for one in kept] == [example_id(question) for question in questions]
+
+
+def test_an_example_is_named_by_what_it_is_about() -> None:
+    @dataclass(frozen=True)
+    class Known(Question):
+        content: str
+
+    asked, hinted = Known("2 + 2?", "4", "sum/2/2"), Known("2 + 2? In words.", "4", "sum/2/2")
+    assert example_id(asked) == example_id(hinted)
+    assert example_id(asked) != example_id(Known("2 + 2?", "5", "sum/2/2"))
+    assert example_id(Question("a", "b")) != example_id(Question("b", "a"))

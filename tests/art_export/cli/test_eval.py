@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,60 @@ def test_eval_refuses(
     folder = {"bundle": bundle, "model": tiny_model_dir}[target]
     given = [str(jsonl) if argument == "jsonl" else argument for argument in arguments]
     assert text in command("eval", folder, *given, code=2)["error"]["fix"]
+
+
+def test_examples_are_written_and_two_ways_compared(
+    command: Command, bundle: Path, jsonl: Path, tmp_path: Path
+) -> None:
+    asked = ("eval", bundle, "--task", jsonl, "--art", "none")
+    path = tmp_path / "out" / "bare.jsonl"
+    score = command(*asked, "--examples-out", path)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert (len(rows), sum(row["correct"] for row in rows)) == (score["n"], score["correct"])
+    assert list(rows[0]) == ["id", "prompt", "completion", "reference", "correct", "tokens"]
+    assert len({row["id"] for row in rows}) == score["n"]
+    assert {row["reference"] for row in rows} == {"Answer: 42"}
+    (tmp_path / "words.txt").write_text("Say less. {prompt}")
+    words = command(*asked, "--prompt", tmp_path / "words.txt", "--against", path)
+    assert words["paired"]["n"] == score["n"]
+    assert 0 < words["paired"]["p_value"] <= 1
+    error = command(*asked, "--examples-out", path, code=2)["error"]
+    assert "which exists" in error["got"]
+
+
+def test_a_few_shot_prompt_is_the_chat_that_the_teacher_reads(
+    command: Command, bundle: Path, tiny_model_dir: Path, jsonl: Path, tmp_path: Path
+) -> None:
+    shots = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "Answer: 4"}]
+    (tmp_path / "shots.json").write_text(json.dumps(shots))
+    asked = ("--task", jsonl, "--prompt", tmp_path / "shots.json")
+    files = [tmp_path / "compiled.jsonl", tmp_path / "eager.jsonl"]
+    command("eval", bundle, *asked, "--examples-out", files[0])
+    eager = command("eval", tiny_model_dir, *asked, "--size", 64, "--examples-out", files[1])
+    assert files[0].read_text() == files[1].read_text()
+    assert eager["prompt"] == str(tmp_path / "shots.json")
+
+
+@pytest.mark.parametrize(
+    "ways",
+    [
+        ("--lora", "a", "--soft-prompt", "b"),
+        ("--art", "a.png", "--lora", "b"),
+        ("--art", "a.png", "--prompt", "b"),
+        ("--prompt", "a", "--soft-prompt", "b"),
+    ],
+)
+def test_two_ways_at_once_are_refused(
+    command: Command, bundle: Path, ways: tuple[str, ...]
+) -> None:
+    error = command("eval", bundle, "--task", "tools", *ways, code=2)["error"]
+    assert sorted(error["got"].split(" and ")) == sorted((ways[0], ways[2]))
+
+
+def test_files_that_are_none(command: Command, bundle: Path, jsonl: Path, tmp_path: Path) -> None:
+    asked = ("eval", bundle, "--task", jsonl)
+    for option in ("--lora", "--soft-prompt"):
+        assert "without adapter_config" in command(*asked, option, tmp_path, code=2)["error"]["got"]
+    (tmp_path / "bad.jsonl").write_text('{"id": "a", "correct": "yes"}')
+    error = command(*asked, "--against", tmp_path / "bad.jsonl", code=2)["error"]
+    assert "line 1" in error["got"]

@@ -13,21 +13,17 @@ import peft
 import pytest
 import torch
 
-import training.baselines.lora as lora_module
+import training.baselines.adapter as adapter_module
 import training.run as run_module
 from engines.chat import Chat
 from engines.errors import CheckFailed, DataError, OptionError, OutputExistsError
+from engines.lora import linear_layers, merge, save_merged
 from engines.model import load_model, resolve_model, weights_sha256
-from training.baselines.lora import (
-    linear_layers,
-    merge,
-    save_merged,
-    train_lora,
-)
+from training.baselines.lora import train_lora
 from training.batches import IGNORE, Batch
 from training.interruption import Interrupted
 from training.objectives.sft import loss as sft
-from training.options import LoraOptions, LoraResult, TrainOptions
+from training.options import AdapterResult, LoraOptions, TrainOptions
 from training.policy import Policy
 from training.setup import load_dataset
 
@@ -52,7 +48,7 @@ def options(tiny_model_dir: Path, tmp_path: Path) -> LoraOptions:
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> LoraResult:
+def trained(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> AdapterResult:
     return train_lora(make_options(tiny_model_dir, tmp_path_factory.mktemp("lora") / "run"))
 
 
@@ -67,7 +63,7 @@ def load(folder: Path) -> Any:
     return load_model(resolve_model(str(folder)))
 
 
-def test_it_trains_and_records(trained: LoraResult) -> None:
+def test_it_trains_and_records(trained: AdapterResult) -> None:
     lines = [json.loads(line) for line in (trained.out / "metrics.jsonl").read_text().splitlines()]
     assert trained.loss < lines[0]["validation"]["loss"]
     record = json.loads((trained.out / "run.json").read_text())
@@ -89,7 +85,7 @@ def test_every_linear_layer_of_the_language_model_and_no_other_is_adapted(
 
 
 def test_the_merged_folder_is_the_adapted_model(
-    trained: LoraResult, tiny_model_dir: Path, tmp_path: Path
+    trained: AdapterResult, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
     out = save_merged(str(tiny_model_dir), trained.adapter, tmp_path / "merged")
     merged = logits_of(load(out), out)
@@ -101,7 +97,7 @@ def test_the_merged_folder_is_the_adapted_model(
 
 
 def test_bf16_is_written_on_request(
-    trained: LoraResult, tiny_model_dir: Path, tmp_path: Path
+    trained: AdapterResult, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
     out = save_merged(str(tiny_model_dir), trained.adapter, tmp_path / "m", torch.bfloat16)
     size = (out / "model.safetensors").stat().st_size
@@ -111,7 +107,7 @@ def test_bf16_is_written_on_request(
 
 
 def test_merging_refuses_what_is_no_adapter_or_has_no_effect(
-    trained: LoraResult, tiny_model_dir: Path, tmp_path: Path
+    trained: AdapterResult, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match="adapter_config"):
         merge(load(tiny_model_dir), tmp_path)
@@ -133,7 +129,7 @@ def test_lora_sees_the_data_and_batches_of_a_picture(
         seen.append([[t for t in row.tolist() if t != IGNORE] for row in batch.targets])
         return sft(policy, batch)
 
-    for module in (lora_module, run_module):
+    for module in (adapter_module, run_module):
         monkeypatch.setattr(module, "load_objective", lambda name: recording)
     shared = ("model", "task", "steps", "batch_size", "examples", "validation_examples")
     same = {name: getattr(options, name) for name in shared}
@@ -165,7 +161,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(
         return sft(policy, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(lora_module, "load_objective", lambda name: interrupting)
+        patch.setattr(adapter_module, "load_objective", lambda name: interrupting)
         with pytest.raises(Interrupted):
             train_lora(options)
     train_lora(replace(options, resume=True))
@@ -176,3 +172,18 @@ def test_an_interrupted_run_resumes_bit_for_bit(
 def test_a_rank_below_one_is_refused(options: LoraOptions) -> None:
     with pytest.raises(OptionError, match="rank = 0"):
         train_lora(replace(options, rank=0))
+
+
+def test_an_objective_on_the_frozen_model_is_refused(options: LoraOptions) -> None:
+    with pytest.raises(OptionError, match="'grpo' for an adapter"):
+        train_lora(replace(options, objective="grpo"))
+
+
+@pytest.mark.parametrize(("rank", "alpha", "scaling"), [(4, None, 2.0), (16, None, 2.0), (4, 4, 1)])
+def test_the_scale_does_not_depend_on_the_rank(
+    options: LoraOptions, rank: int, alpha: int | None, scaling: float
+) -> None:
+    result = train_lora(replace(options, rank=rank, alpha=alpha, steps=1))
+    config = peft.PeftConfig.from_pretrained(str(result.adapter))
+    assert isinstance(config, peft.LoraConfig)
+    assert (config.r, config.lora_alpha / config.r) == (rank, scaling)
