@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from engines.picture import Picture, encode_picture, load_picture
 ARTS, ACTIVE_NAME = "arts", "active.json"
 PICTURE_NAME, PREFIX_NAME, ART_NAME = "art.png", "prefix.safetensors", "art.json"
 NO_ART = "none"
+Signature = tuple[tuple[int, ...] | None, ...]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ART_SCHEMA = 1
 _LISTED_AT_MOST = 5
@@ -53,13 +55,13 @@ class ArtRecord:
     created: str
     info: Mapping[str, Any]
 
-    def read_prefix(self) -> bytes:
-        """Return the prefix file's content, checked again: another process may have swapped.
+    def map_prefix(self) -> mmap:
+        """Map the prefix file's content, checked again: another process may have swapped.
 
         Raises:
             BundleError: the file has changed since the art was read, or is gone.
         """
-        data = _read_bytes(self.prefix_path)
+        data = map_file(self.prefix_path)
         if hashlib.sha256(data).hexdigest() != self.prefix_sha256:
             raise _stale(self.name, f"its {PREFIX_NAME} was replaced while it was being read")
         return data
@@ -167,6 +169,31 @@ class BundleFolder:
         if name is not None:
             choose("art", name, self.art_names())
         files.write_json(self.path / ACTIVE_NAME, {"art": name})
+
+    def art_signature(self, name: str) -> Signature:
+        """What changes whenever a file of an art is replaced or edited: inodes, sizes and times.
+
+        Raises:
+            OptionError: there is no such art; the message suggests one.
+        """
+        folder = self.path / ARTS / choose("art", name, self.art_names())
+        return tuple(_signature(folder / part) for part in (ART_NAME, PICTURE_NAME, PREFIX_NAME))
+
+    def prefix_path(self, name: str) -> Path:
+        """Where the prefix state of an art lies."""
+        return self.path / ARTS / name / PREFIX_NAME
+
+    def remove_art(self, name: str) -> None:
+        """Remove an art, in one step as a reader sees it; one in use is put out of use first.
+
+        Raises:
+            OptionError: there is no such art.
+            OutputError: the bundle cannot be written.
+        """
+        folder = self.path / ARTS / choose("art", name, self.art_names())
+        if self.active() == name:
+            self.set_active(None)
+        files.remove_folder(folder)
 
     def write_art(
         self, name: str, picture: Picture, prefix: bytes, info: Mapping[str, Any] | None = None
@@ -286,7 +313,28 @@ def check_art_name(name: str) -> str:
     return name
 
 
+def _signature(path: Path) -> tuple[int, ...] | None:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
 # -- messages -------------------------------------------------------------------------------------
+
+
+def map_file(path: Path) -> mmap:
+    """A file's content, read-only, in memory that is the system's cache of the disk.
+
+    Raises:
+        BundleError: it is gone, empty, or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return mmap(file.fileno(), 0, access=ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise _file_trouble(f"{path}: {error}") from error
 
 
 def _read_bytes(path: Path) -> bytes:

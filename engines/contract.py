@@ -56,6 +56,10 @@ class Stepper(ABC):
     def step(self, tokens: Ints) -> Floats:
         """Append tokens (batch,) -> logits (batch, vocabulary), valid until the next step."""
 
+    @abstractmethod
+    def dump(self) -> tuple[NDArray[Any], ...]:
+        """A copy of the state after the steps made so far, as `Engine.dump_state` gives one."""
+
 
 class Engine(ABC):
     """A compiled or reference model: three calls, and a state that only it can read.
@@ -148,3 +152,6 @@ class _PlainStepper(Stepper):
         self._positions = self._positions + 1
         last: Floats = logits[:, -1]
         return last
+
+    def dump(self) -> tuple[NDArray[Any], ...]:
+        return self._engine.dump_state(self._state)

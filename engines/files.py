@@ -110,6 +110,19 @@ def staged_folder(
         raise
 
 
+def remove_folder(path: str | Path) -> None:
+    """Remove a folder; nobody sees it half-removed under its own name.
+
+    Raises:
+        OutputError: it cannot be removed.
+    """
+    target = _normal(path)
+    with _own_errors(target):
+        beside = _beside(target)
+        target.rename(beside)
+        shutil.rmtree(beside)
+
+
 def partials_of(path: str | Path) -> list[Path]:
     """Return what an interrupted write of `path` has left beside it, sorted by name."""
     target = _normal(path)

@@ -164,6 +164,9 @@ class OpenVinoStepper(Stepper):
         last: Floats = logits[:, -1]
         return last
 
+    def dump(self) -> tuple[NDArray[Any], ...]:
+        return self._decoder.dump()
+
 
 def checked_device(core: ov.Core, device: str) -> str:
     """`device` by OpenVINO's name for it, such as CPU, GPU.1 or NPU.

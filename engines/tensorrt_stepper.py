@@ -11,10 +11,11 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from engines.contract import Floats, Ints, Stepper
 from engines.positions import text_positions
@@ -80,6 +81,7 @@ class TensorRtStepper(Stepper):
         self._engine, self._contexts, self._left = engine, contexts, room
         weakref.finalize(self, engine.give_back, contexts).atexit = False
         batch, past = mask.shape
+        self._past = past
         capacity = capacity_for(past + room, engine.record.max_length)
         self._sizes = step_sizes(batch, capacity)
         with engine.on_stream():
@@ -110,6 +112,18 @@ class TensorRtStepper(Stepper):
         self._count += 1
         logits: Floats = self._host.numpy()
         return logits
+
+    def dump(self) -> tuple[NDArray[Any], ...]:
+        # Even steps write where odd ones read.
+        found, taken = self._turns[self._count % 2].inputs, self._past + self._count
+        with self._engine.on_stream():
+            tensors = (
+                found[spec.past]
+                if spec.length_axis is None
+                else found[spec.past].narrow(spec.length_axis, 0, taken)
+                for spec in self._engine.state
+            )
+            return tuple(tensor.to("cpu", torch.float32, copy=True).numpy() for tensor in tensors)
 
     def _advance(self, parity: int) -> None:
         """Enqueue one step. The first of each parity runs as it is: that prepares what a capture

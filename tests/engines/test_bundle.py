@@ -200,7 +200,7 @@ def test_an_art_comes_back_as_it_was_written(bundle: BundleFolder) -> None:
     read = bundle.read_art("tools")
     assert read.picture.sha256 == art().sha256
     assert read.picture.provenance == PROVENANCE
-    assert read.prefix_path.read_bytes() == read.read_prefix() == b"state"
+    assert read.prefix_path.read_bytes() == read.map_prefix()[:] == b"state"
     assert read.info == {"seconds": {"vision": 0.1}}
     assert (written.name, written.prefix_sha256, written.created) == (
         read.name,
@@ -266,7 +266,7 @@ def test_replacing_an_art_leaves_only_the_new_one(bundle: BundleFolder) -> None:
     bundle.write_art("tools", art(0), b"old")
     bundle.set_active("tools")
     bundle.write_art("tools", art(1), b"new")
-    assert bundle.read_art("tools").read_prefix() == b"new"
+    assert bundle.read_art("tools").map_prefix()[:] == b"new"
     assert bundle.read_art("tools").picture.sha256 == art(1).sha256
     assert bundle.active() == "tools"
     assert [item.name for item in (bundle.path / "arts").iterdir()] == ["tools"]
@@ -294,7 +294,7 @@ def test_a_replacement_that_fails_keeps_the_old_art(
         bundle.write_art("tools", art(1), b"new")
     monkeypatch.undo()
     assert tree(bundle.path) == before
-    assert bundle.read_art("tools").read_prefix() == b"old"
+    assert bundle.read_art("tools").map_prefix()[:] == b"old"
     assert [item.name for item in (bundle.path / "arts").iterdir()] == ["tools"]
 
 
@@ -368,7 +368,7 @@ def test_an_art_replaced_while_it_is_read_is_read_again(
     monkeypatch.setattr("engines.bundle.load_picture", swapped_meanwhile)
     read = bundle.read_art("tools")
     assert read.picture.sha256 == art(1).sha256
-    assert read.read_prefix() == b"new"
+    assert read.map_prefix()[:] == b"new"
 
 
 def test_a_prefix_replaced_after_reading_is_not_taken_for_the_old(bundle: BundleFolder) -> None:
@@ -376,7 +376,7 @@ def test_a_prefix_replaced_after_reading_is_not_taken_for_the_old(bundle: Bundle
     read = bundle.read_art("tools")
     bundle.write_art("tools", art(1), b"new")
     with pytest.raises(BundleError, match="replaced"):
-        read.read_prefix()
+        read.map_prefix()
 
 
 # -- the choice -----------------------------------------------------------------------------------
@@ -425,3 +425,31 @@ def test_a_bundle_that_cannot_be_written_says_so(
     monkeypatch.setattr(Path, "mkdir", read_only)
     with pytest.raises(OutputError, match="Read-only file system"):
         bundle.write_art("tools", art(), b"state")
+
+
+def test_a_removed_art_is_gone_and_out_of_use(bundle: BundleFolder) -> None:
+    for name in ("one", "two"):
+        bundle.write_art(name, art(), b"state")
+    bundle.set_active("one")
+    bundle.remove_art("two")
+    assert bundle.active() == "one"
+    bundle.remove_art("one")
+    assert bundle.active() is None
+    assert bundle.art_names() == []
+    assert list((bundle.path / "arts").iterdir()) == []
+    with pytest.raises(OptionError):
+        bundle.remove_art("one")
+
+
+def test_a_signature_changes_with_every_file_of_an_art(bundle: BundleFolder) -> None:
+    bundle.write_art("one", art(), b"state")
+    seen = {bundle.art_signature("one")}
+    assert bundle.art_signature("one") in seen
+    bundle.write_art("one", art(), b"state")
+    seen.add(bundle.art_signature("one"))
+    for path in sorted((bundle.path / "arts" / "one").iterdir()):
+        path.unlink() if path.name != "art.json" else path.write_bytes(b"{}")
+        seen.add(bundle.art_signature("one"))
+    assert len(seen) == 5
+    with pytest.raises(OptionError):
+        bundle.art_signature("two")

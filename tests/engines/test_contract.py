@@ -161,3 +161,22 @@ def test_a_stepper_makes_the_steps_that_decode_makes(engine: Engine) -> None:
         np.testing.assert_allclose(found[step], logits[:, -1], atol=TOLERANCE)
     again = engine.stepper(engine.load_state(before), mask, np.full(2, 9), room=1)
     np.testing.assert_array_equal(again.step(tokens[:, 0]), found[0])
+
+
+def test_a_stepper_gives_its_state_back(engine: Engine) -> None:
+    """Steps from a state that was dumped in the middle are those of the stepper itself."""
+    ids = _ids(2, 9)
+    _, state = engine.decode(_step(engine, ids, 0), engine.empty_state(2))
+    mask, tokens = np.ones((2, 9), np.int64), _ids(2, 4, seed=4)
+    mask[1, :3] = 0
+    stepper = engine.stepper(state, mask, np.full(2, 9), room=6)
+    for step in range(2):
+        stepper.step(tokens[:, step])
+    dumped = stepper.dump()
+    for spec, array in zip(engine.state, dumped, strict=True):
+        assert array.shape == (2, *(11 if size is None else size for size in spec.shape))
+    expected = [stepper.step(tokens[:, step]).copy() for step in (2, 3)]
+    longer = np.concatenate([mask, np.ones((2, 2), np.int64)], 1)
+    again = engine.stepper(engine.load_state(dumped), longer, np.full(2, 11), room=2)
+    for step, logits in zip((2, 3), expected, strict=True):
+        np.testing.assert_allclose(again.step(tokens[:, step]), logits, atol=TOLERANCE)

@@ -379,3 +379,13 @@ def test_a_process_stopped_by_a_signal_leaves_no_destination(
 )
 def test_sizes_are_told_for_people(count: int, text: str) -> None:
     assert files.size_text(count) == text
+
+
+def test_a_removed_folder_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner" / "file").write_text("x")
+    files.remove_folder(folder)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OutputError):
+        files.remove_folder(folder)

@@ -191,6 +191,8 @@ def test_steps_equal_pytorch(engine: Engine, reference: Engine, lengths: tuple[i
     tokens = np.random.default_rng(7).integers(10, 300, (steps, len(lengths)))
     for each in tokens:
         np.testing.assert_allclose(ours.step(each), theirs.step(each), atol=TOLERANCE)
+        for found, expected in zip(ours.dump(), theirs.dump(), strict=True):
+            np.testing.assert_allclose(found, expected, atol=TOLERANCE)
     for array, kept in zip(engine.dump_state(state), before, strict=True):
         assert np.array_equal(array, kept)
 
