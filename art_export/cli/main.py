@@ -24,13 +24,17 @@ from engines.names import choose
 
 COMMANDS = {
     "train": "Train a picture that adapts a frozen model.",
+    "baseline": "Train a LoRA or a soft prompt, to compare with.",
     "build": "Compile a model once into a bundle.",
     "swap": "Make a picture the bundle's adapter, without rebuilding.",
     "list": "List the pictures stored in a bundle.",
     "generate": "Answer a prompt with a bundle.",
+    "serve": "Answer over HTTP with all pictures of a bundle.",
     "eval": "Score a bundle or a model on a task.",
     "verify": "Compare a bundle with PyTorch, stage by stage.",
     "inspect": "Show what a bundle or a picture is.",
+    "report": "Write a page with pictures, curves, parity and costs.",
+    "bench": "Measure what each kind of adapter costs, beside the others.",
     "demo": "Do all of it on the shipped model, and compare with LoRA.",
 }
 """name -> one line of help; the command is `command` in the module art_export.cli.NAME."""
