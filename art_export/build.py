@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from art_export import __version__
 from art_export.compilers import CompileOptions, find_compiler
 from art_export.export.graphs import count_nodes, export_parts
+from art_export.export.lora_inputs import linear_names, reserve
 from art_export.genai import write_genai
+from art_export.tolerances import tolerances_of
 from engines.chat import Chat
-from engines.errors import CheckFailed
+from engines.errors import CheckFailed, OptionError
 from engines.families import check_family, load_parts, picture_layout
 from engines.files import sha256_file, staged_folder, write_bytes
 from engines.manifest import MANIFEST_NAME, FileRecord, Manifest
@@ -28,9 +31,6 @@ from engines.reference import Reference
 from engines.registry import COMPILED, engine_class, open_engine
 from engines.runtime import Runtime
 
-TOLERANCES = {"fp32": 1e-3}
-"""Largest difference of a logit from PyTorch's fp32 that a build may have. Other precisions
-have none: how much they lose is for `verify` to measure on the task."""
 WEIGHT_FILES = (".onnx_data", ".bin", ".plan")
 TOOLCHAIN = ("torch", "transformers", "onnx", "onnxruntime", "onnxscript", "onnx-ir", "numpy")
 PROBE = "How many apples are there in all? Count them."
@@ -43,8 +43,9 @@ Progress = Callable[[str, int, int], None]
 @dataclass(frozen=True)
 class BuildOptions:
     """model: `demo`, a folder or a hub id. out: the bundle to make. size: pixels a side, by default
-    what suits the model. max_length, max_batch, compute_capability, refittable: see
-    `art_export.compilers.CompileOptions`."""
+    what suits the model. max_length, max_batch, compute_capability, refittable, provider: see
+    `art_export.compilers.CompileOptions`. reserve_lora: give the decoder optional inputs for LoRA
+    (onnxruntime)."""
 
     model: str
     out: Path
@@ -55,6 +56,8 @@ class BuildOptions:
     max_batch: int = 8
     compute_capability: tuple[str, ...] = ()
     refittable: bool = False
+    reserve_lora: bool = False
+    provider: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,8 @@ def build(options: BuildOptions, progress: Progress | None = None) -> BuildResul
     """
     choose("engine", options.engine, COMPILED)
     engine_class(options.engine)
-    compiler = find_compiler(options.engine, options.precision)
+    _check_reserves(options)
+    compiler = find_compiler(options.engine, options.precision, options.provider)
     source = resolve_model(options.model)
     layout = picture_layout(load_config(source.path), options.size)
     weights = sum(path.stat().st_size for path in source.path.glob("*.safetensors"))
@@ -129,13 +133,13 @@ def build(options: BuildOptions, progress: Progress | None = None) -> BuildResul
         clock.begin("load")
         model, expected = _load(source, layout.size, compiler.PRECISIONS[options.precision])
         clock.begin("export")
-        graphs = dict(export_parts(load_parts(model, layout.size), compiler.FORM))
+        graphs = _graphs(model, layout.size, compiler.FORMS[options.provider], options.reserve_lora)
         nodes = {name: count_nodes(graph) for name, graph in graphs.items()}
         asked = _compile_options(options, layout.size, chat.max_length, compiler.LENGTH)
         target = compiler.compile_graphs(graphs, folder, asked, clock.begin)
         # The engine brings the weights in once more, so these must go.
         del model, graphs
-        if options.engine == "onnxruntime":
+        if compiler.FORMS[options.provider] == "kernels":
             write_genai(folder, chat, asked.max_length)
         clock.begin("parity")
         parity = _parity(options, folder, chat, expected)
@@ -155,8 +159,25 @@ def build(options: BuildOptions, progress: Progress | None = None) -> BuildResul
             record.bytes for record in manifest.files if record.path.endswith(WEIGHT_FILES)
         ),
         parity=parity,
-        tolerance=TOLERANCES.get(options.precision),
+        tolerance=tolerances_of(options.precision).logits,
     )
+
+
+def _check_reserves(options: BuildOptions) -> None:
+    if options.reserve_lora and options.engine != "onnxruntime":
+        raise OptionError(
+            got=f"--reserve-lora for {options.engine}",
+            expected="onnxruntime, whose graphs can have inputs that need not be fed",
+            fix="leave out --reserve-lora, or build with --engine onnxruntime",
+        )
+
+
+def _graphs(model: Any, size: int, form: str, reserve_lora: bool) -> dict[str, ir.Model]:
+    parts = load_parts(model, size)
+    graphs = dict(export_parts(parts, form))
+    if reserve_lora:
+        reserve(graphs["decoder"], linear_names(model, parts.decoder))
+    return graphs
 
 
 def _load(source: ModelSource, size: int, dtype: str) -> tuple[Any, NDArray[np.float32]]:
@@ -182,6 +203,7 @@ def _compile_options(
         max_batch=options.max_batch,
         compute_capability=options.compute_capability,
         refittable=options.refittable,
+        provider=options.provider,
     )
 
 
@@ -212,8 +234,8 @@ def _parity(
         tail = runtime.tail(PROBE, prefix)
         found = runtime.tail_logits(tail, prefix)
     difference = float(np.abs(found - expected[-len(tail) :]).max())
-    tolerance = TOLERANCES.get(options.precision, np.inf)
-    if not difference <= tolerance:
+    tolerance = tolerances_of(options.precision).logits
+    if tolerance is not None and not difference <= tolerance:
         raise CheckFailed(
             f"the exported graphs do not reproduce PyTorch: a logit differs by {difference:.3g}, "
             f"and {tolerance:g} is allowed; no bundle was written"

@@ -42,7 +42,9 @@ if TYPE_CHECKING:
 @click.option(
     "--compute-capability", default="", help="GPUs to build for ahead of time, as sm89,sm120."
 )
+@click.option("--provider", help="ONNX Runtime: cpu, cuda or tensorrt.  [default: cpu]")
 @click.option("--refittable", is_flag=True, help="TensorRT: let weights be replaced later.")
+@click.option("--reserve-lora", is_flag=True, help="ONNX Runtime: optional inputs for LoRA.")
 @json_option
 def command(
     model: str,
@@ -54,6 +56,8 @@ def command(
     max_batch: int,
     compute_capability: str,
     refittable: bool,
+    reserve_lora: bool,
+    provider: str | None,
     as_json: bool,
 ) -> None:
     """Compile the untouched MODEL once into a bundle.
@@ -74,6 +78,8 @@ def command(
             max_batch,
             tuple(name.strip() for name in compute_capability.split(",") if name.strip()),
             refittable,
+            reserve_lora,
+            provider,
         )
         result = build(options, progress)
     if as_json:

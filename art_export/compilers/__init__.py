@@ -2,7 +2,8 @@
 
 A module has
 
-- FORM: which form of graphs it takes, see `art_export.export.forms`;
+- FORMS: which form of graphs it takes, see `art_export.export.forms`, by the execution provider
+  that is built for; None is the engine's own choice;
 - STAGES: names of what it reports, in order;
 - LENGTH: most tokens of a sequence by default, None for as many as the model was made for;
 - PRECISIONS: precision -> dtype that the model is exported in;
@@ -18,6 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
+from engines.errors import OptionError
 from engines.names import choose
 
 if TYPE_CHECKING:
@@ -40,7 +42,8 @@ class CompileOptions:
 
     size: pixels a side. max_length: most tokens of a sequence. max_batch: most rows at a time,
     where an engine must know. compute_capability: GPUs to build for ahead of time, such as
-    ("sm89",), empty for the one that is here. refittable: weights can be replaced later.
+    ("sm89",), empty for the one that is here. refittable: weights can be replaced later. provider:
+    ONNX Runtime's execution provider, None for the engine's own choice.
     """
 
     engine: str
@@ -50,12 +53,13 @@ class CompileOptions:
     max_batch: int = 8
     compute_capability: tuple[str, ...] = ()
     refittable: bool = False
+    provider: str | None = None
 
 
 class Compiler(Protocol):
     """What a module of this package offers."""
 
-    FORM: str
+    FORMS: Mapping[str | None, str]
     STAGES: tuple[str, ...]
     LENGTH: int | None
     PRECISIONS: Mapping[str, str]
@@ -70,13 +74,22 @@ class Compiler(Protocol):
         """Write the engine's files below `folder`; facts for the manifest's `target`."""
 
 
-def find_compiler(engine: str, precision: str) -> Compiler:
-    """The compiler for an engine, which knows the precision.
+def find_compiler(engine: str, precision: str, provider: str | None = None) -> Compiler:
+    """The compiler for an engine, which knows the precision and the execution provider.
 
     Raises:
-        OptionError: there is no such engine, or it has no such precision.
+        OptionError: there is no such engine, or it has no such precision or provider.
     """
     module = MODULES[choose("engine", engine, MODULES)]
     compiler = cast("Compiler", import_module(f"art_export.compilers.{module}"))
     choose(f"precision of {engine}", precision, compiler.PRECISIONS)
+    providers = [name for name in compiler.FORMS if name is not None]
+    if provider is not None and not providers:
+        raise OptionError(
+            got=f"--provider {provider} for {engine}",
+            expected="an execution provider of onnxruntime alone",
+            fix="leave out --provider, or build with --engine onnxruntime",
+        )
+    if provider is not None:
+        choose(f"provider of {engine}", provider, providers)
     return compiler

@@ -11,11 +11,13 @@ import onnx_ir as ir
 from art_export.compilers import CompileOptions, Report
 from art_export.compilers.block_quantization import quantize
 from art_export.compilers.onnxruntime_fusion import fuse
+from art_export.export.portable import finish
 from art_export.export.weights import WeightFile
 from engines.onnxruntime_engine import GRAPHS
 from engines.quantization import BITS
 
-FORM = "kernels"
+FORMS = {None: "kernels", "cpu": "kernels", "cuda": "portable", "tensorrt": "portable"}
+"""Kernels for whole operations are certain on a CPU alone, and TensorRT has none of them."""
 PRECISIONS = {"fp32": "fp32", "fp16": "fp16", "int8": "fp32", "int4": "fp32"}
 LENGTH = None
 STAGES = ("write", "check")
@@ -31,8 +33,12 @@ def compile_graphs(
     and the picture is all that the adapter has to say.
     """
     report("write")
-    share_buffers(graphs["decoder"])
-    fuse(graphs["decoder"])
+    if FORMS[options.provider] == "kernels":
+        share_buffers(graphs["decoder"])
+        fuse(graphs["decoder"])
+    else:
+        for model in graphs.values():
+            finish(model)
     if bits := BITS.get(options.precision):
         for name in ("embed", "decoder"):
             quantize(graphs[name], bits)
@@ -43,7 +49,7 @@ def compile_graphs(
     report("check")
     for path in GRAPHS.values():
         onnx.checker.check_model(str(folder / path), full_check=True)
-    return {}
+    return {} if options.provider is None else {"provider": options.provider}
 
 
 def share_buffers(decoder: ir.Model) -> None:

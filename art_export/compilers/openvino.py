@@ -31,7 +31,7 @@ from art_export.export.weights import WeightFile
 from engines.errors import MissingEngineError
 from engines.openvino_engine import BEAMS, FOLDER, GRAPHS, PRECISION, SETTINGS, STATE, WEIGHTS
 
-FORM = "portable"
+FORMS = {None: "portable"}
 LENGTH = None
 STAGES = ("convert", "compress", "write")
 PRECISIONS = {"fp32": "fp32", "fp16": "fp32", "bf16": "fp32", "int8": "fp32", "int4": "fp32"}

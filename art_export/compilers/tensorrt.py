@@ -21,7 +21,7 @@ from engines.names import choose
 from engines.tensorrt_library import capability_of, cuda_device, load_library
 from engines.tensorrt_plan import GraphRecord, PlanRecord, Range, plans_folder
 
-FORM = "portable"
+FORMS = {None: "portable"}
 PRECISIONS = {"fp32": "fp32", "fp16": "fp16", "bf16": "bf16", "int8": "fp16", "int4": "fp16"}
 PARTS = ("vision", "embed", "decoder")
 LENGTH = 4096

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
 import art_export.build
 from art_export.build import BuildOptions, build
+from art_export.bundle import Bundle
 from art_export.compilers.onnxruntime import WEIGHTS
+from art_export.tolerances import BY_PRECISION, EXACT
 from engines.bundle import BundleFolder
 from engines.errors import CheckFailed, ModelError, OptionError, OutputExistsError
 from engines.model import weights_sha256
 from engines.onnxruntime_engine import GRAPHS
+from engines.registry import ENGINES
 
 SIZE = 64
 
@@ -130,7 +135,7 @@ def test_bad_options_leave_nothing(
 def test_graphs_that_are_not_pytorchs_are_not_published(
     tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(art_export.build.TOLERANCES, "fp32", 0.0)
+    monkeypatch.setitem(BY_PRECISION, "fp32", replace(EXACT, logits=0.0))
     with pytest.raises(CheckFailed, match="do not reproduce PyTorch"):
         build(BuildOptions(str(tiny_model_dir), tmp_path / "b", size=SIZE))
     assert list(tmp_path.iterdir()) == []
@@ -144,3 +149,35 @@ def test_weights_that_change_meanwhile(
     with pytest.raises(CheckFailed, match="changed while"):
         build(BuildOptions(str(tiny_model_dir), tmp_path / "b", size=SIZE))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_for_gpus_the_graphs_are_of_standard_operators(
+    tiny_model_dir: Path, tiny_bundle_dir: Path, tmp_path: Path
+) -> None:
+    """Kernels of ONNX Runtime's own run on a CPU alone; the answers are the same."""
+    bundle = tmp_path / "bundle"
+    result = build(BuildOptions(str(tiny_model_dir), bundle, size=SIZE, provider="cuda"))
+    assert result.parity is not None
+    assert BundleFolder.open(bundle).manifest.target == {"provider": "cuda"}
+    assert not (bundle / "genai_config.json").exists()
+    for graph in GRAPHS.values():
+        model = onnx.load(bundle / graph, load_external_data=False)
+        own = {function.name for function in model.functions}
+        assert {node.op_type for node in model.graph.node if node.domain} <= own
+    noise = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    found = []
+    for folder in (bundle, tiny_bundle_dir):
+        with Bundle.load(folder) as loaded:
+            runtime = loaded.runtime
+            prefixes = [runtime.prefix(noise), runtime.prefix(None), runtime.prefix(noise)]
+            prompts = ["Wake me up at 07:30.", "How many apples?", "Wake me up at 09:45."]
+            found.append(runtime.generate(prompts, prefixes, max_new_tokens=12))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("engine", ["openvino", "tensorrt-rtx"])
+def test_a_provider_is_onnx_runtimes(tiny_model_dir: Path, tmp_path: Path, engine: str) -> None:
+    pytest.importorskip(ENGINES[engine].package)
+    options = BuildOptions(str(tiny_model_dir), tmp_path / "b", engine=engine, provider="cuda")
+    with pytest.raises(OptionError, match="onnxruntime alone"):
+        build(options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -12,6 +13,7 @@ import pytest
 from optimum.commands.optimum_cli import main
 
 from art_export.cli.build import command as build_command
+from art_export.tolerances import BY_PRECISION, EXACT
 from engines.bundle import BundleFolder
 
 
@@ -73,7 +75,7 @@ def test_bad_input_ends_with_2(
 def test_a_failed_check_ends_with_1(
     monkeypatch: pytest.MonkeyPatch, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("art_export.build.TOLERANCES", {"fp32": 0.0})
+    monkeypatch.setitem(BY_PRECISION, "fp32", replace(EXACT, logits=0.0))
     out = tmp_path / "bundle"
     assert _run(monkeypatch, "-m", tiny_model_dir, out, "--size", 64) == 1
     assert not out.exists()

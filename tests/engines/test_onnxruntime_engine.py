@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from engines import onnxruntime_engine
 from engines.contract import DecoderInput, Engine, EngineOptions
 from engines.errors import MissingEngineError, OptionError
 from engines.onnxruntime_engine import OnnxRuntimeEngine, State, chosen_provider
@@ -119,3 +120,16 @@ def test_a_provider_that_is_not_installed(options: EngineOptions) -> None:
 def test_options_that_cannot_be(options: EngineOptions, named: str) -> None:
     with pytest.raises(OptionError, match=named):
         chosen_provider(options)
+
+
+def test_kernels_of_the_cpu_are_not_for_another_provider() -> None:
+    with pytest.raises(OptionError, match="build --provider cuda"):
+        onnxruntime_engine._check_kernels("cuda")
+
+
+def test_kernels_need_a_newer_runtime(
+    monkeypatch: pytest.MonkeyPatch, tiny_bundle_dir: Path
+) -> None:
+    monkeypatch.setattr(onnxruntime_engine.ort, "__version__", "1.31.1")
+    with pytest.raises(MissingEngineError, match=r"1\.31\.1"):
+        OnnxRuntimeEngine.open(tiny_bundle_dir)

@@ -34,7 +34,7 @@ OUTSIDE_LAYERS = 50
 def exported(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The three graphs as they leave the exporter."""
     model = load_model(ModelSource("tiny", tiny_model_dir), "fp32")
-    graphs = dict(export_parts(load_parts(model, SIZE), compiler.FORM))
+    graphs = dict(export_parts(load_parts(model, SIZE), compiler.FORMS[None]))
     return {name: ir.to_proto(graph).SerializeToString() for name, graph in graphs.items()}
 
 
