@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.bundle import BundleFolder, check_art_name
-from engines.errors import CheckFailed
+from engines.bundle import BundleFolder, Signature, check_art_name
+from engines.errors import CheckFailed, OutputError
+from engines.files import write_json
 from engines.picture import Picture, check_base
 from engines.prefix import PrefixState, prefix_from_bytes, prefix_to_bytes
 from engines.runtime import Runtime
 
+CHECKED_NAME = "checked.json"
+RACY = 2
+"""Seconds: no file system in use has coarser times."""
 UNREACHED = "the new picture changed no logit: it does not reach the model"
 PROBE = "What is 12 + 30?"
-"""The prompt whose next-token distribution shows that a swap changed what the model does."""
+"""The prompt whose beginning shows that a swap changed what the model does."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """How the distribution of the first answer token moved on the probe prompt.
+    """How the distribution of the next token moved, after the first token of the probe prompt.
 
     max_logit_difference: largest change of a logit. total_variation: half the sum of changes of
     probabilities, 0 (the same) to 1 (disjoint).
@@ -55,12 +60,15 @@ class FileGuard:
     """Proves that a bundle's graph files are those of its manifest.
 
     Files are hashed the first time. Afterwards a file is hashed again only if its inode, size or
-    times have changed: a swap in a running process must not read gigabytes for nothing.
+    times have changed: a swap must not read gigabytes for nothing. What was found is kept in the
+    bundle for the next process. As in git's index, a file that was changed less than RACY seconds
+    before it was hashed is not vouched for: its times might not tell of a later change.
     """
 
     def __init__(self, folder: BundleFolder) -> None:
         self._folder = folder
-        self._seen: tuple[tuple[int, ...], ...] = ()
+        self._where = folder.path / CHECKED_NAME
+        self._seen = self._kept()
 
     def check(self) -> int:
         """Number of files, all of them as built.
@@ -68,19 +76,57 @@ class FileGuard:
         Raises:
             BundleError: naming the files that were changed since the build.
         """
-        now = tuple(self._signature(record.path) for record in self._folder.manifest.files)
+        now = {record.path: self._signature(record.path) for record in self._folder.manifest.files}
         if now != self._seen:
+            began = time.time_ns()
             self._folder.check_files()
             self._seen = now
+            if all(began - times[-1] > RACY * 10**9 for times in now.values()):
+                self._keep()
         return len(now)
 
-    def _signature(self, path: str) -> tuple[int, ...]:
+    def _keep(self) -> None:
+        facts = {"graph_sha256": self._folder.manifest.graph_sha256, "files": self._seen}
+        # Where the bundle is read-only, the next process hashes again, and nothing else.
+        with suppress(OutputError):
+            write_json(self._where, facts)
+
+    def _kept(self) -> dict[str, list[int]]:
+        """What an earlier process has found; nothing where that cannot be read."""
+        try:
+            facts = json.loads(self._where.read_bytes())
+            known = facts["graph_sha256"] == self._folder.manifest.graph_sha256
+            return dict(facts["files"]) if known else {}
+        except (OSError, ValueError, LookupError, TypeError):
+            return {}
+
+    def _signature(self, path: str) -> list[int]:
         # A file that is gone has no signature; hashing it then says so by name.
         where = self._folder.path / path
         if not where.exists():
-            return ()
+            return [0]
         stat = where.stat()
-        return (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        return [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+@dataclass(frozen=True, eq=False)
+class Probed:
+    """An art as it was when the probe met it: its name, the signature of its files, the picture's
+    hash and the logits (vocabulary,)."""
+
+    name: str
+    signature: Signature
+    picture_sha256: str
+    logits: NDArray[np.float32]
+
+
+@dataclass
+class Swaps:
+    """What one process knows of a bundle from swap to swap: of its files, and of the picture that
+    it swapped in last, which need not be read and computed again."""
+
+    guard: FileGuard
+    last: Probed | None = None
 
 
 class Stopwatch:
@@ -100,7 +146,7 @@ class Stopwatch:
 
 
 def swap(
-    folder: BundleFolder, runtime: Runtime, guard: FileGuard, picture: Picture, name: str
+    folder: BundleFolder, runtime: Runtime, known: Swaps, picture: Picture, name: str
 ) -> SwapResult:
     """Check `picture`, compute its prefix state, store it as `name` and put it in use.
 
@@ -117,19 +163,22 @@ def swap(
         check_art_name(name)
         folder.check_picture_size(picture)
         warning = check_base(picture, folder.manifest.weights_sha256)
-        unchanged = guard.check()
+        unchanged = known.guard.check()
     with watch.stage("vision"):
         features = runtime.engine.vision(picture.pixels[None])
     with watch.stage("prefill"):
         prefix = runtime.prefix_from_features(features)
     with watch.stage("probe"):
-        change = _probe(folder, runtime, picture, prefix)
+        change, logits = _probe(folder, runtime, known, picture, prefix)
     with watch.stage("store"):
         data = prefix_to_bytes(prefix, runtime.engine)
-        folder.write_art(name, picture, data, {"total_variation": change.total_variation})
+        info = {"total_variation": change.total_variation}
+        folder.write_art(name, picture, data, info)
+        signature = folder.art_signature(name)
     with watch.stage("activate"):
-        guard.check()
+        known.guard.check()
         folder.set_active(name)
+        known.last = Probed(name, signature, picture.sha256, logits)
     return SwapResult(
         name=name,
         previous=change.against,
@@ -144,15 +193,14 @@ def swap(
     )
 
 
-def _probe(folder: BundleFolder, runtime: Runtime, picture: Picture, prefix: PrefixState) -> Change:
+def _probe(
+    folder: BundleFolder, runtime: Runtime, known: Swaps, picture: Picture, prefix: PrefixState
+) -> tuple[Change, NDArray[np.float32]]:
     """Compare with the art in use, or with no picture. One that changes nothing is a fault."""
     against = folder.active()
-    same, before = False, runtime.prefix(None)
-    if against is not None:
-        record = folder.read_art(against)
-        same = record.picture.sha256 == picture.sha256
-        before = prefix_from_bytes(runtime.engine, record.read_prefix(), str(record.prefix_path))
-    old, new = (_first_logits(runtime, state) for state in (before, prefix))
+    before, old = _before(folder, runtime, known, against)
+    new = _first_logits(runtime, prefix)
+    same = before == picture.sha256
     change = Change(
         against,
         same,
@@ -164,12 +212,29 @@ def _probe(folder: BundleFolder, runtime: Runtime, picture: Picture, prefix: Pre
             f"{'the same picture gave other logits than its stored state' if same else UNREACHED}; "
             "nothing was swapped"
         )
-    return change
+    return change, new
+
+
+def _before(
+    folder: BundleFolder, runtime: Runtime, known: Swaps, against: str | None
+) -> tuple[str | None, NDArray[np.float32]]:
+    """The picture in use, by its hash, and what the probe gives under it; or under none."""
+    if against is None:
+        return None, _first_logits(runtime, runtime.prefix(None))
+    last = known.last
+    if last and last.name == against and last.signature == folder.art_signature(against):
+        return last.picture_sha256, last.logits
+    record = folder.read_art(against)
+    prefix = prefix_from_bytes(runtime.engine, record.map_prefix(), str(record.prefix_path))
+    return record.picture.sha256, _first_logits(runtime, prefix)
 
 
 def _first_logits(runtime: Runtime, prefix: PrefixState) -> NDArray[np.float32]:
-    tail = runtime.tail(PROBE, prefix)
-    first: NDArray[np.float32] = runtime.prefill([tail], [prefix]).logits[0]
+    """One step from the state: the whole probe would cost a third of the prefill again."""
+    tail, whole = runtime.tail(PROBE, prefix), runtime.chat.tail_ids(PROBE)
+    # Without a picture the chat's header comes first; what follows it is the same.
+    begun = tail[: len(tail) - len(whole) + 1]
+    first: NDArray[np.float32] = runtime.prefill([begun], [prefix]).logits[0]
     return first
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from engines.contract import DecoderInput, Engine, EngineOptions, Floats, Ints, Stepper
 from engines.errors import MissingEngineError, OptionError
 from engines.names import choose
+from engines.onnxruntime_lora import Adapter, check_fits
 from engines.state import StateTensor
 
 GRAPHS = {
@@ -36,6 +38,11 @@ DTYPES: dict[str, np.dtype[Any]] = {
 QUANTIZED = b"MatMulNBits"
 """Occurs in a graph's file where its matrices are quantised."""
 
+KERNELS_SINCE = (1, 32)
+"""From then on GroupQueryAttention takes several rows of several queries after a past."""
+KERNELS = b"GroupQueryAttention"
+"""Occurs in a decoder's file that appends to keys and values in place; others return new ones."""
+
 State = tuple[ort.OrtValue, ...]
 
 
@@ -54,6 +61,9 @@ class OnnxRuntimeEngine(Engine):
 
     def __init__(self, folder: Path, options: EngineOptions = EngineOptions()) -> None:  # noqa: B008
         provider = chosen_provider(options)
+        self._in_place = KERNELS in (folder / GRAPHS["decoder"]).read_bytes()
+        if self._in_place:
+            _check_kernels(provider)
         self.device = "cpu" if provider == "cpu" else "cuda"
         self._sessions = {
             part: _session(folder / path, part, provider, options.threads)
@@ -63,6 +73,10 @@ class OnnxRuntimeEngine(Engine):
         inputs = decoder.get_inputs()
         self._state_names = [node.name for node in inputs[FIXED_INPUTS:]]
         self._output_names = [node.name for node in decoder.get_outputs()]
+        self.lora_inputs: Mapping[str, Sequence[int | str]] = {
+            node.name: node.shape for node in decoder.get_overridable_initializers()
+        }
+        self._adapter: dict[str, ort.OrtValue] = {}
         self._dtype = DTYPES[inputs[0].type]
         self._state_dtypes = [DTYPES[node.type] for node in inputs[FIXED_INPUTS:]]
         self.state = tuple(
@@ -89,6 +103,7 @@ class OnnxRuntimeEngine(Engine):
             binding.bind_cpu_input(name, array)
         for name, value in zip(self._state_names, state, strict=True):
             binding.bind_ortvalue_input(name, value)
+        self.bind_adapter(binding)
         binding.bind_output(self._output_names[0], "cpu")
         for name in self._output_names[1:]:
             binding.bind_output(name, self.device)
@@ -97,7 +112,9 @@ class OnnxRuntimeEngine(Engine):
         return logits.numpy().astype(np.float32, copy=False), tuple(present)
 
     def stepper(self, state: State, mask: Ints, positions: Ints, room: int) -> Stepper:
-        return _BoundStepper(self, state, mask, positions, room)
+        if self._in_place:
+            return _BoundStepper(self, state, mask, positions, room)
+        return super().stepper(state, mask, positions, room)
 
     def load_state(self, arrays: Sequence[NDArray[Any]]) -> State:
         return tuple(
@@ -107,6 +124,27 @@ class OnnxRuntimeEngine(Engine):
 
     def dump_state(self, state: State) -> tuple[NDArray[Any], ...]:
         return tuple(value.numpy().astype(np.float32, copy=False) for value in state)
+
+    @contextmanager
+    def adapted(self, adapter: Adapter) -> Iterator[None]:
+        """Whatever is decoded or started inside computes with a LoRA; see `onnxruntime_lora`.
+
+        Raises:
+            DataError: the decoder's graph has no room for one of its tensors.
+        """
+        check_fits(adapter, self.lora_inputs)
+        before, self._adapter = self._adapter, dict(adapter)
+        try:
+            yield
+        finally:
+            self._adapter = before
+
+    def bind_adapter(self, binding: ort.IOBinding) -> Adapter:
+        """Bind the adapter in use, which must outlive the binding; without one the graph has its
+        own zeros."""
+        for name, value in self._adapter.items():
+            binding.bind_ortvalue_input(name, value)
+        return self._adapter
 
     def close(self) -> None:
         self._sessions.clear()
@@ -146,6 +184,7 @@ class _BoundStepper(Stepper):
         self._one = np.array(1, np.int64)
         self._embedding, self._decoding = self._embed.io_binding(), self._decoder.io_binding()
         self._bind(engine)
+        self._specs = engine.state
         self._state = tuple(
             self._bind_state(engine, spec, past)
             for spec, past in zip(engine.state, state, strict=True)
@@ -164,6 +203,16 @@ class _BoundStepper(Stepper):
             self._wide[:] = self._logits
         return self._wide
 
+    def dump(self) -> tuple[NDArray[Any], ...]:
+        arrays = []
+        for spec, value in zip(self._specs, self._state, strict=True):
+            whole = value.numpy()
+            taken = [slice(None)] * whole.ndim
+            if spec.length_axis is not None:
+                taken[spec.length_axis] = slice(self._length)
+            arrays.append(np.array(whole[tuple(taken)], np.float32))
+        return tuple(arrays)
+
     def _bind(self, engine: OnnxRuntimeEngine) -> None:
         """What every step reads and writes at the same place."""
         batch = len(self._tokens)
@@ -178,6 +227,7 @@ class _BoundStepper(Stepper):
         self._decoding.bind_ortvalue_input("inputs_embeds", hidden)
         self._decoding.bind_cpu_input("position_ids", self._positions)
         self._decoding.bind_cpu_input("num_logits_to_keep", self._one)
+        self._adapter = engine.bind_adapter(self._decoding)
         _bind_array(self._decoding.bind_output, logits.name, self._logits[:, None])
 
     def _bind_state(
@@ -227,6 +277,22 @@ def chosen_provider(options: EngineOptions) -> str:
     if PROVIDERS[name] not in ort.get_available_providers():
         raise _no_provider(name, "which was built without it")
     return name
+
+
+def _check_kernels(provider: str) -> None:
+    """MissingEngineError or OptionError if kernels for whole operations cannot run here."""
+    if provider != "cpu":
+        raise OptionError(
+            got=f"provider '{provider}' for a bundle that was built for the CPU's kernels",
+            expected="one that was built for it",
+            fix=f"build it with art-export build --provider {provider}",
+        )
+    if tuple(map(int, ort.__version__.split(".")[:2])) < KERNELS_SINCE:
+        raise MissingEngineError(
+            got=f"a bundle for the CPU's kernels, and onnxruntime {ort.__version__}",
+            expected="onnxruntime 1.32 or newer, or a bundle of standard operators",
+            fix="pip install 'onnxruntime>=1.32', or build with art-export build --provider cuda",
+        )
 
 
 def _no_provider(name: str, why: str) -> MissingEngineError:

@@ -162,3 +162,68 @@ def test_generate_mixes_pictures_in_a_batch(bundle: Bundle) -> None:
     assert bundle.generate(["Call"], max_new_tokens=8) == [together[1]]
     with pytest.raises(OptionError, match="did you mean 'two'"):
         bundle.generate(["Call"], "twoo", 8)
+
+
+def test_what_one_process_has_hashed_the_next_need_not(
+    bundle: Bundle, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("art_export.swap.RACY", 0)
+    bundle.swap(_picture(1), "one")
+    calls: list[int] = []
+    monkeypatch.setattr(BundleFolder, "check_files", lambda self: calls.append(1))
+    with Bundle.load(path) as again:
+        again.swap(_picture(2), "two")
+        assert calls == []
+    os.utime(path / "onnx/embed_tokens.onnx")
+    with Bundle.load(path) as again:
+        again.swap(_picture(3), "three")
+    assert calls != []
+
+
+def test_files_as_young_as_their_hash_are_not_vouched_for(bundle: Bundle, path: Path) -> None:
+    os.utime(path / "onnx/embed_tokens.onnx")
+    bundle.swap(_picture(1), "one")
+    assert not (path / "checked.json").exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"graph_sha256": "0"}', '{"files": 1}'])
+def test_a_record_of_hashes_that_says_nothing(
+    bundle: Bundle, path: Path, content: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path / "checked.json").write_text(content)
+    calls: list[int] = []
+    monkeypatch.setattr(BundleFolder, "check_files", lambda self: calls.append(1))
+    with Bundle.load(path) as again:
+        again.swap(_picture(1), "one")
+    assert calls == [1]
+
+
+def test_states_that_nobody_uses_are_let_go(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("art_export.bundle.HELD_BYTES", 1)
+    bundle.swap(_picture(1), "one")
+    bundle.swap(_picture(2), "two")
+    logits = {name: _logits(bundle, name) for name in ("one", "two")}
+    first = bundle.prefix("one")
+    assert bundle.prefix("one") is first
+    assert not first.arrays[0].flags.writeable
+    bundle.prefix("two")
+    assert bundle.prefix("one") is not first
+    for name, expected in logits.items():
+        assert np.array_equal(_logits(bundle, name), expected)
+
+
+def test_a_state_edited_after_it_was_let_go_is_refused(
+    bundle: Bundle, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("art_export.bundle.HELD_BYTES", 1)
+    for seed, name in enumerate(("one", "two")):
+        bundle.swap(_picture(seed), name)
+        bundle.prefix(name)
+    where = path / "arts/one/prefix.safetensors"
+    data = bytearray(where.read_bytes())
+    data[-1] ^= 1
+    where.write_bytes(data)
+    with pytest.raises(BundleError, match="changed after it was computed"):
+        bundle.prefix("one")

@@ -130,6 +130,6 @@ def test_kernels_of_the_cpu_are_not_for_another_provider() -> None:
 def test_kernels_need_a_newer_runtime(
     monkeypatch: pytest.MonkeyPatch, tiny_bundle_dir: Path
 ) -> None:
-    monkeypatch.setattr(onnxruntime_engine.ort, "__version__", "1.31.1")
+    monkeypatch.setattr(onnxruntime, "__version__", "1.31.1")
     with pytest.raises(MissingEngineError, match=r"1\.31\.1"):
         OnnxRuntimeEngine.open(tiny_bundle_dir)
