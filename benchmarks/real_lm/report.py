@@ -73,13 +73,13 @@ def _task(content: Content, task: str) -> Iterator[str]:
 
 
 def _scores(content: Content, task: str) -> str:
-    rows = [["", *(f"seed {seed}" for seed in SEEDS), "mean"]]
+    rows = [["", *(f"seed {seed}" for seed in SEEDS), "mean, seeds"]]
     for row in ROWS:
         cells = [content["cells"].get(f"{task}/{row}/{seed}") for seed in SEEDS]
         found = [cell["accuracy"] for cell in cells if cell]
         if row in REMEDIES and not found:
             continue
-        mean = f"{sum(found) / len(found):.3f} of {len(found)}" if found else MISSING
+        mean = f"{sum(found) / len(found):.3f}, {len(found)} of {len(SEEDS)}" if found else MISSING
         once = row == "base" and found
         shown = ["" if once and seed else _share(cells[seed]) for seed in SEEDS]
         rows.append([LABELS[row], *shown, mean])
@@ -134,12 +134,12 @@ def _compiled(content: Content) -> str:
     rows = [["", "share right", "verify", "swap", "weights"]]
     for key, found in content["compiled"].items():
         task, row, seed, precision = key.split("/")
-        passed = [check["passed"] for check in found["verify"]["checks"]]
+        checks = [check["passed"] for check in (found["verify"] or {"checks": []})["checks"]]
         rows.append(
             [
                 f"{NAMES[task]}, {LABELS[row]}, seed {seed}, {found['engine']} {precision}",
                 _share(found["score"]),
-                f"{sum(passed)} of {len(passed)} checks held",
+                f"{sum(checks)} of {len(checks)} checks held" if checks else MISSING,
                 f"{1000 * found['swap']['total']:.0f} ms",
                 f"{found['build']['bytes'] / 1e6:.0f} MB",
             ]
