@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from art_export.paired import mcnemar, mcnemar_by_id
@@ -12,6 +12,8 @@ from engines.errors import OptionError
 PAIRS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=200)
 
 
+# scipy is imported by the first example.
+@settings(deadline=None)
 @given(PAIRS)
 def test_as_the_binomial_test(pairs: list[tuple[bool, bool]]) -> None:
     stats = pytest.importorskip("scipy.stats")
