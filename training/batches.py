@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,6 @@ from typing import Generic, TypeVar
 import torch
 
 T = TypeVar("T")
-WINDOW = 16
-"""Steps whose examples are sorted by length together."""
 IGNORE = -100
 """Target of a position that predicts no answer token."""
 
@@ -74,46 +71,6 @@ def batch_indices(count: int, size: int, seed: int, step: int) -> list[int]:
     """Which of `count` examples the batch of `step` (from 0) holds: epochs without replacement."""
     places = range(step * size, (step + 1) * size)
     return [epoch_order(count, seed, place // count)[place % count] for place in places]
-
-
-class LengthBatches:
-    """Which examples each step's batch holds: epochs without replacement, in batches of like
-    lengths.
-
-    Rows are padded to the longest of their batch, so the examples of every WINDOW steps are sorted
-    by length and cut into the steps' batches, which come in random order. A window ends with its
-    epoch too: each example comes once an epoch.
-
-    Args:
-        lengths: of all examples. size: of a batch.
-    """
-
-    def __init__(self, lengths: Sequence[int], size: int, seed: int) -> None:
-        self._lengths, self._size, self._seed = lengths, size, seed
-        self._cut = functools.lru_cache(maxsize=2)(self._cut_window)
-
-    def __call__(self, step: int) -> list[int]:
-        """Indices of the batch of `step` (from 0), the shortest example first."""
-        count, first = len(self._lengths), step * self._size
-        epochs = range(first // count, (first + self._size - 1) // count + 1)
-        found = [each for epoch in epochs for each in self._cut(epoch, step // WINDOW)[step]]
-        return sorted(found, key=self._lengths.__getitem__)
-
-    def _cut_window(self, epoch: int, window: int) -> dict[int, list[int]]:
-        """What an epoch gives to each step of a window."""
-        count, size = len(self._lengths), self._size
-        begin = max(epoch * count, window * WINDOW * size)
-        end = min((epoch + 1) * count, (window + 1) * WINDOW * size)
-        drawn = epoch_order(count, self._seed, epoch)[begin - epoch * count : end - epoch * count]
-        left = iter(sorted(drawn, key=self._lengths.__getitem__))
-        steps = list(range(begin // size, (end - 1) // size + 1))
-        random.Random(f"windows/{self._seed}/{epoch}/{window}").shuffle(steps)
-        return {
-            step: list(
-                itertools.islice(left, min(end, (step + 1) * size) - max(begin, step * size))
-            )
-            for step in steps
-        }
 
 
 class Lazy(Generic[T]):

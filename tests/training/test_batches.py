@@ -7,9 +7,7 @@ from hypothesis import strategies as st
 
 from training.batches import (
     IGNORE,
-    WINDOW,
     Lazy,
-    LengthBatches,
     Row,
     batch_indices,
     collate,
@@ -77,40 +75,6 @@ def test_lazy_values_do_not_depend_on_what_was_asked_before() -> None:
     assert [values[i] for i in batch_indices(10, 2, 3, 0) + batch_indices(10, 2, 3, 1)]
     assert early == [tuple(epoch_order(10, 3, 0)[:4])]
     assert len(values) == 10
-
-
-@given(st.lists(st.integers(1, 30), min_size=1, max_size=70), st.integers(1, 40), st.integers(0, 5))
-def test_batches_of_like_lengths_use_every_example_once_an_epoch(
-    lengths: list[int], size: int, seed: int
-) -> None:
-    batches, count = LengthBatches(lengths, size, seed), len(lengths)
-    seen: list[int] = []
-    for step in range(count):
-        batch = batches(step)
-        assert len(batch) == size
-        assert [lengths[i] for i in batch] == sorted(lengths[i] for i in batch)
-        seen += batch
-        # No example comes a second time before all have come once.
-        times = [seen.count(i) for i in range(count)]
-        assert max(times) - min(times) <= 1 or size > count
-
-
-def test_batches_of_like_lengths_do_not_depend_on_what_was_asked_before() -> None:
-    lengths = [(7 * i) % 50 + 1 for i in range(300)]
-    forwards, again = LengthBatches(lengths, 8, 1), LengthBatches(lengths, 8, 1)
-    steps = range(100)
-    assert [forwards(i) for i in steps] == [again(i) for i in reversed(steps)][::-1]
-    assert LengthBatches(lengths, 8, 2)(30) != forwards(30)
-
-
-def test_batches_of_like_lengths_need_little_padding_and_are_not_in_order_of_length() -> None:
-    lengths = [(7919 * i) % 200 + 1 for i in range(16 * WINDOW * 4)]
-    batches = LengthBatches(lengths, 16, 0)
-    steps = [[lengths[i] for i in batches(step)] for step in range(4 * WINDOW)]
-    padded = sum(16 * max(batch) for batch in steps)
-    assert sum(lengths) / padded > 0.9
-    means = [sum(batch) for batch in steps[:WINDOW]]
-    assert means != sorted(means)
 
 
 def test_places_are_those_of_the_answer_tokens() -> None:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from training.batches import Batch, LengthBatches, Row, collate
+from training.batches import Batch, Row, batch_indices, collate
 from training.encoding import long_answers
 from training.objectives.base import Loss, Material, Objective
 from training.policy import Policy, device_of
@@ -32,7 +32,6 @@ class Supervised(Objective):
     ) -> None:
         self.function, self.train, self.validation = function, train, validation
         self.batch_size, self.seed = batch_size, seed
-        self._batches = LengthBatches([len(row.ids) for row in train], batch_size, seed)
 
     @classmethod
     def of(cls, function: LossFunction, material: Material) -> Supervised:
@@ -49,7 +48,8 @@ class Supervised(Objective):
         return made
 
     def batch(self, policy: Policy, step: int) -> Sequence[Row]:
-        return [self.train[index] for index in self._batches(step)]
+        picked = batch_indices(len(self.train), self.batch_size, self.seed, step)
+        return [self.train[index] for index in picked]
 
     def weight(self, part: Sequence[Row]) -> float:
         return sum(len(row.ids) - row.start for row in part)
