@@ -43,6 +43,8 @@ class AdapterLearner(ABC):
     def __init__(self, setup: Setup, options: AdapterOptions, config: peft.PeftConfig) -> None:
         torch.manual_seed(options.seed)  # peft draws first values from the global generator
         self.config = config
+        # peft writes this into the adapter; where the model lies on this machine says nothing.
+        setup.model.name_or_path = setup.source.name
         with without_noise():
             self.model = peft.get_peft_model(setup.model, config)
         self.parts = self.parts_of(setup)
