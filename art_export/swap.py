@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.bundle import BundleFolder, Signature, check_art_name
+from engines.bundle import BundleFolder, Signature, check_art_name, signature_of
 from engines.errors import CheckFailed, OutputError
 from engines.files import write_json
 from engines.picture import Picture, check_base
@@ -101,12 +101,8 @@ class FileGuard:
             return {}
 
     def _signature(self, path: str) -> list[int]:
-        # A file that is gone has no signature; hashing it then says so by name.
-        where = self._folder.path / path
-        if not where.exists():
-            return [0]
-        stat = where.stat()
-        return [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+        # A list, as JSON gives it back. Of a file that is gone hashing then says so by name.
+        return list(signature_of(self._folder.path / path) or [0])
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -45,34 +44,12 @@ def main_bytes(bundle: Path) -> tuple[int, Callable[[int], int]]:
     """Bytes of weights that a step of the decoder reads, and those of the state by context."""
     import onnx_ir as ir
 
+    from art_export.bench.floors import state_bytes
     from engines.onnxruntime_engine import GRAPHS
 
     graph = ir.load(bundle / GRAPHS["decoder"]).graph
     weights = sum(v.const_value.nbytes for v in graph.initializers.values() if v.const_value)
-    shapes = [
-        [n if isinstance(n, int) else None for n in value.shape[1:]]
-        for value in graph.inputs
-        if value.name and value.name.startswith("past") and value.shape is not None
-    ]
-
-    def state(context: int) -> int:
-        return sum(4 * int(np.prod([n or context for n in shape])) for shape in shapes)
-
-    return weights, state
-
-
-def read_bandwidth(size: int, reads: int = 5) -> list[float]:
-    """Bytes a second that all cores together read from a buffer of `size` bytes."""
-    cores = len(os.sched_getaffinity(0))
-    parts = np.array_split(np.ones(max(size, 1 << 24) // 8, np.int64), cores)
-    speeds = []
-    with ThreadPoolExecutor(cores) as pool:
-        for _ in range(reads + 1):
-            started = time.perf_counter()
-            # numpy reads faster than it can be told to add: `or` needs one cheap instruction.
-            list(pool.map(np.bitwise_or.reduce, parts))
-            speeds.append(sum(part.nbytes for part in parts) / (time.perf_counter() - started))
-    return speeds[1:]
+    return weights, lambda context: sum(state_bytes(graph, context).values())
 
 
 def _weights(shape: str, folder: Path) -> dict[str, Any]:
@@ -162,6 +139,8 @@ def _task(kind: str, **task: Any) -> dict[str, Any]:
             prepare(task["name"], task["precision"], paths["model"], paths["out"])
             return {}
         if kind == "bandwidth":
+            from art_export.bench.floors import read_bandwidth
+
             return {"bytes_a_second": read_bandwidth(task["size"])}
         return _measure(**task, **paths)
     except Skip as reason:

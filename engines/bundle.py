@@ -177,7 +177,7 @@ class BundleFolder:
             OptionError: there is no such art; the message suggests one.
         """
         folder = self.path / ARTS / choose("art", name, self.art_names())
-        return tuple(_signature(folder / part) for part in (ART_NAME, PICTURE_NAME, PREFIX_NAME))
+        return tuple(signature_of(folder / part) for part in (ART_NAME, PICTURE_NAME, PREFIX_NAME))
 
     def prefix_path(self, name: str) -> Path:
         """Where the prefix state of an art lies."""
@@ -313,7 +313,9 @@ def check_art_name(name: str) -> str:
     return name
 
 
-def _signature(path: Path) -> tuple[int, ...] | None:
+def signature_of(path: Path) -> tuple[int, ...] | None:
+    """What changes whenever a file is replaced or edited: inode, size and times, the last of them
+    that of its last change in nanoseconds; None where there is no file."""
     try:
         stat = path.stat()
     except FileNotFoundError:
