@@ -92,9 +92,7 @@ class Bundle:
             if self.folder.art_signature(art) == signature:
                 return prefix_from_bytes(self.runtime.engine, data, str(path))
         record = self.folder.read_art(art)
-        prefix = prefix_from_bytes(
-            self.runtime.engine, record.map_prefix(), str(record.prefix_path)
-        )
+        prefix = prefix_from_bytes(self.runtime.engine, record.prefix, str(record.prefix_path))
         self._checked[art] = signature
         return prefix
 

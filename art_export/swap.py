@@ -15,20 +15,19 @@ from engines.bundle import BundleFolder, Signature, check_art_name, signature_of
 from engines.errors import CheckFailed, OutputError
 from engines.files import write_json
 from engines.picture import Picture, check_base
-from engines.prefix import PrefixState, prefix_from_bytes, prefix_to_bytes
+from engines.prefix import prefix_from_bytes, prefix_to_bytes
 from engines.runtime import Runtime
 
 CHECKED_NAME = "checked.json"
 RACY = 2
 """Seconds: no file system in use has coarser times."""
 UNREACHED = "the new picture changed no logit: it does not reach the model"
-PROBE = "What is 12 + 30?"
-"""The prompt whose beginning shows that a swap changed what the model does."""
+UNSTORED = "the same picture gave other logits than those stored with it"
 
 
 @dataclass(frozen=True)
 class Change:
-    """How the distribution of the next token moved, after the first token of the probe prompt.
+    """How the distribution of the token right after the picture moved.
 
     max_logit_difference: largest change of a logit. total_variation: half the sum of changes of
     probabilities, 0 (the same) to 1 (disjoint).
@@ -106,9 +105,9 @@ class FileGuard:
 
 
 @dataclass(frozen=True, eq=False)
-class Probed:
-    """An art as it was when the probe met it: its name, the signature of its files, the picture's
-    hash and the logits (vocabulary,)."""
+class Known:
+    """An art as it was when it was swapped in: its name, the signature of its files, the picture's
+    hash and the logits (vocabulary,) after it."""
 
     name: str
     signature: Signature
@@ -118,11 +117,12 @@ class Probed:
 
 @dataclass
 class Swaps:
-    """What one process knows of a bundle from swap to swap: of its files, and of the picture that
-    it swapped in last, which need not be read and computed again."""
+    """What one process knows of a bundle from swap to swap: of its files, of the picture that it
+    swapped in last, which need not be read again, and of the model without any."""
 
     guard: FileGuard
-    last: Probed | None = None
+    last: Known | None = None
+    bare: NDArray[np.float32] | None = None
 
 
 class Stopwatch:
@@ -164,8 +164,8 @@ def swap(
         features = runtime.engine.vision(picture.pixels[None])
     with watch.stage("prefill"):
         prefix = runtime.prefix_from_features(features)
-    with watch.stage("probe"):
-        change, logits = _probe(folder, runtime, known, picture, prefix)
+    with watch.stage("compare"):
+        change = _compare(folder, runtime, known, picture, prefix.logits)
     with watch.stage("store"):
         data = prefix_to_bytes(prefix, runtime.engine)
         info = {"total_variation": change.total_variation}
@@ -174,7 +174,7 @@ def swap(
     with watch.stage("activate"):
         known.guard.check()
         folder.set_active(name)
-        known.last = Probed(name, signature, picture.sha256, logits)
+        known.last = Known(name, signature, picture.sha256, prefix.logits)
     return SwapResult(
         name=name,
         previous=change.against,
@@ -189,13 +189,12 @@ def swap(
     )
 
 
-def _probe(
-    folder: BundleFolder, runtime: Runtime, known: Swaps, picture: Picture, prefix: PrefixState
-) -> tuple[Change, NDArray[np.float32]]:
-    """Compare with the art in use, or with no picture. One that changes nothing is a fault."""
+def _compare(
+    folder: BundleFolder, runtime: Runtime, known: Swaps, picture: Picture, new: NDArray[np.float32]
+) -> Change:
+    """With the art in use, or with no picture. A picture that changes nothing is a fault."""
     against = folder.active()
     before, old = _before(folder, runtime, known, against)
-    new = _first_logits(runtime, prefix)
     same = before == picture.sha256
     change = Change(
         against,
@@ -204,34 +203,24 @@ def _probe(
         float(np.abs(_softmax(new) - _softmax(old)).sum() / 2),
     )
     if same != (change.max_logit_difference == 0):
-        raise CheckFailed(
-            f"{'the same picture gave other logits than its stored state' if same else UNREACHED}; "
-            "nothing was swapped"
-        )
-    return change, new
+        raise CheckFailed(f"{UNSTORED if same else UNREACHED}; nothing was swapped")
+    return change
 
 
 def _before(
     folder: BundleFolder, runtime: Runtime, known: Swaps, against: str | None
 ) -> tuple[str | None, NDArray[np.float32]]:
-    """The picture in use, by its hash, and what the probe gives under it; or under none."""
+    """The picture in use, by its hash, and the logits after it; or those after none."""
     if against is None:
-        return None, _first_logits(runtime, runtime.prefix(None))
+        if known.bare is None:
+            known.bare = runtime.bare_logits()
+        return None, known.bare
     last = known.last
     if last and last.name == against and last.signature == folder.art_signature(against):
         return last.picture_sha256, last.logits
     record = folder.read_art(against)
-    prefix = prefix_from_bytes(runtime.engine, record.map_prefix(), str(record.prefix_path))
-    return record.picture.sha256, _first_logits(runtime, prefix)
-
-
-def _first_logits(runtime: Runtime, prefix: PrefixState) -> NDArray[np.float32]:
-    """One step from the state: the whole probe would cost a third of the prefill again."""
-    tail, whole = runtime.tail(PROBE, prefix), runtime.chat.tail_ids(PROBE)
-    # Without a picture the chat's header comes first; what follows it is the same.
-    begun = tail[: len(tail) - len(whole) + 1]
-    first: NDArray[np.float32] = runtime.prefill([begun], [prefix]).logits[0]
-    return first
+    prefix = prefix_from_bytes(runtime.engine, record.prefix, str(record.prefix_path))
+    return record.picture.sha256, prefix.logits
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

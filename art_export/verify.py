@@ -207,7 +207,10 @@ class _Run:
     def prefix_state(self, art: ArtRecord) -> Check:
         """The stored state against one computed now: a stale one shows here."""
         fresh = self.runtime.prefix(art.picture.pixels)
-        stored, now = (np.concatenate([a.ravel() for a in p.arrays]) for p in (self.prefix, fresh))
+        stored, now = (
+            np.concatenate([array.ravel() for array in (*prefix.arrays, prefix.logits)])
+            for prefix in (self.prefix, fresh)
+        )
         same = (self.prefix.length, self.prefix.next_position) == (
             fresh.length,
             fresh.next_position,

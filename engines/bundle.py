@@ -28,7 +28,7 @@ PICTURE_NAME, PREFIX_NAME, ART_NAME = "art.png", "prefix.safetensors", "art.json
 NO_ART = "none"
 Signature = tuple[tuple[int, ...] | None, ...]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_ART_SCHEMA = 1
+_ART_SCHEMA = 2
 _LISTED_AT_MOST = 5
 _BUILD = "build it with: art-export build MODEL -o BUNDLE"
 _SWAP = "swap a picture in again: art-export swap BUNDLE ART.png"
@@ -43,7 +43,7 @@ class ArtRecord:
         name: its name in the bundle.
         picture: the adapter itself.
         prefix_path: file of the state that the model is in after header and picture.
-        prefix_sha256: of that file's content, in hex.
+        prefix: that file's content, mapped and hashed. A file that is replaced later is another.
         created: when it was swapped in, UTC, ISO 8601.
         info: whatever the writer added, as JSON.
     """
@@ -51,20 +51,9 @@ class ArtRecord:
     name: str
     picture: Picture
     prefix_path: Path
-    prefix_sha256: str
+    prefix: mmap
     created: str
     info: Mapping[str, Any]
-
-    def map_prefix(self) -> mmap:
-        """Map the prefix file's content, checked again: another process may have swapped.
-
-        Raises:
-            BundleError: the file has changed since the art was read, or is gone.
-        """
-        data = map_file(self.prefix_path)
-        if hashlib.sha256(data).hexdigest() != self.prefix_sha256:
-            raise _stale(self.name, f"its {PREFIX_NAME} was replaced while it was being read")
-        return data
 
 
 @dataclass(frozen=True)
@@ -197,7 +186,7 @@ class BundleFolder:
 
     def write_art(
         self, name: str, picture: Picture, prefix: bytes, info: Mapping[str, Any] | None = None
-    ) -> ArtRecord:
+    ) -> None:
         """Add an art, or replace the one of that name in one step; it is not put in use.
 
         Args:
@@ -232,7 +221,6 @@ class BundleFolder:
             (folder / PICTURE_NAME).write_bytes(png)
             (folder / PREFIX_NAME).write_bytes(prefix)
             (folder / ART_NAME).write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n")
-        return ArtRecord(name, picture, target / PREFIX_NAME, digest, created, dict(info or {}))
 
     def read_art(self, name: str) -> ArtRecord:
         """Read an art and check that picture, prefix and graphs still belong together.
@@ -267,10 +255,9 @@ class BundleFolder:
             raise _stale(folder.name, f"its picture is unusable: {error.got}") from error
         if picture.sha256 != facts.get("picture_sha256"):
             raise _stale(folder.name, f"its {PICTURE_NAME} is not the picture of its prefix state")
-        prefix = folder / PREFIX_NAME
-        _check_prefix(folder.name, prefix, facts)
-        digest = str(facts["prefix_sha256"])
-        return ArtRecord(folder.name, picture, prefix, digest, facts["created"], facts["info"])
+        where = folder / PREFIX_NAME
+        prefix = _checked_prefix(folder.name, where, facts)
+        return ArtRecord(folder.name, picture, where, prefix, facts["created"], facts["info"])
 
     # -- checks -----------------------------------------------------------------------------------
 
@@ -346,14 +333,17 @@ def _read_bytes(path: Path) -> bytes:
         raise _file_trouble(f"{path}: {error.strerror or error}") from error
 
 
-def _check_prefix(name: str, path: Path, facts: Mapping[str, Any]) -> None:
+def _checked_prefix(name: str, path: Path, facts: Mapping[str, Any]) -> mmap:
+    """The file's content, hashed where it is mapped: what replaces the file changes none of it."""
     if not path.is_file():
         raise _stale(name, f"its {PREFIX_NAME} is missing")
     size = path.stat().st_size
     if size != facts["prefix_bytes"]:
         raise _stale(name, f"its {PREFIX_NAME} has {size:,} of {facts['prefix_bytes']:,} bytes")
-    if files.sha256_file(path) != facts.get("prefix_sha256"):
+    data = map_file(path)
+    if hashlib.sha256(data).hexdigest() != facts.get("prefix_sha256"):
         raise _stale(name, f"its {PREFIX_NAME} was changed after it was computed")
+    return data
 
 
 def _no_folder(folder: Path) -> BundleError:

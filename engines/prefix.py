@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from mmap import mmap
 from typing import Any
 
@@ -22,6 +22,8 @@ from engines.errors import BundleError, PromptError
 from engines.positions import text_positions
 
 _NONE = np.zeros(0, np.float32)
+LOGITS = "logits"
+"""Name, in the file, of what is no part of the graphs' state."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,17 +32,19 @@ class PrefixState:
 
     length: tokens in it (the KV cache's length). next_position: mrope position of the next token.
     in_chat: whether the chat's header and picture are inside, so that only the rest of the chat
-    follows; else all of it does.
+    follows; else all of it does. logits: fp32 (vocabulary,) of the token after a picture, by which
+    pictures are told apart without computing anything; empty for other states.
     """
 
     arrays: tuple[NDArray[Any], ...]
     length: int
     next_position: int
     in_chat: bool
+    logits: NDArray[np.float32] = field(default_factory=lambda: _NONE)
 
     @property
     def nbytes(self) -> int:
-        return sum(array.nbytes for array in self.arrays)
+        return sum(array.nbytes for array in (*self.arrays, self.logits))
 
 
 def empty_prefix(engine: Engine) -> PrefixState:
@@ -59,8 +63,9 @@ def make_prefix(engine: Engine, chat: Chat, features: NDArray[np.float32]) -> Pr
     embeddings = engine.embed(input_ids).copy()
     embeddings[input_ids == chat.image_token_id] = features.reshape(-1, features.shape[-1])
     inputs = DecoderInput(embeddings, np.ones_like(input_ids), positions[:, None].copy())
-    _, state = engine.decode(inputs, engine.empty_state())
-    return PrefixState(engine.dump_state(state), input_ids.shape[1], following, in_chat=True)
+    logits, state = engine.decode(inputs, engine.empty_state())
+    arrays, length = engine.dump_state(state), input_ids.shape[1]
+    return PrefixState(arrays, length, following, in_chat=True, logits=logits[0, -1].copy())
 
 
 def prefix_of_embeddings(engine: Engine, embeddings: NDArray[np.float32]) -> PrefixState:
@@ -90,13 +95,14 @@ def prefix_of_embeddings(engine: Engine, embeddings: NDArray[np.float32]) -> Pre
 
 
 def prefix_to_bytes(prefix: PrefixState, engine: Engine) -> bytes:
-    """The state as safetensors, tensors under the graph's own names."""
+    """The state as safetensors, tensors under the graph's own names, and its logits."""
     from safetensors.numpy import save
 
     tensors = {
         spec.past: np.ascontiguousarray(array)
         for spec, array in zip(engine.state, prefix.arrays, strict=True)
     }
+    tensors[LOGITS] = prefix.logits
     numbers = {"length": prefix.length, "next_position": prefix.next_position}
     return save(tensors, metadata={name: str(number) for name, number in numbers.items()})
 
@@ -121,7 +127,9 @@ def prefix_from_bytes(engine: Engine, data: bytes | mmap, where: str) -> PrefixS
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _foreign(where, f"cannot be read as a prefix state: {error}") from error
     arrays = tuple(_checked(where, tensors, spec.past, spec.shape, length) for spec in engine.state)
-    return PrefixState(arrays, length, following, in_chat=True)
+    if LOGITS not in tensors or tensors[LOGITS].ndim != 1:
+        raise _foreign(where, f"has no {LOGITS} of one token")
+    return PrefixState(arrays, length, following, in_chat=True, logits=tensors[LOGITS])
 
 
 def _view(data: bytes | mmap, start: int, facts: Mapping[str, Any]) -> NDArray[Any]:

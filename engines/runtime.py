@@ -58,6 +58,11 @@ class Runtime:
         """The prefix state of a picture whose visual tokens are (1, tokens, hidden)."""
         return make_prefix(self.engine, self.chat, features)
 
+    def bare_logits(self) -> NDArray[np.float32]:
+        """What `prefix` has as logits (vocabulary,), of the same words without a picture."""
+        ids = [each for each in self.chat.prefix_ids() if each != self.chat.image_token_id]
+        return self.tail_logits(ids, self.prefix(None))[-1]
+
     def prefix_from_embeddings(self, embeddings: NDArray[np.float32]) -> PrefixState:
         """The prefix state of a soft prompt: vectors (n, hidden) before the whole chat.
 

@@ -26,6 +26,8 @@ Progress = Callable[[str, int, int], None]
 TRAINED = "trained"
 CONTROLS = ("noise", "grey")
 """Pictures that nobody trained, from training.controls; the first is what is swapped to."""
+PROBE = "What is 12 + 30?"
+"""The prompt whose first logits have to come back with the picture."""
 
 
 @dataclass(frozen=True)
@@ -212,8 +214,6 @@ def _controls(options: DemoOptions, size: int) -> dict[str, Path]:
 
 def _first_logits(bundle: Bundle) -> bytes:
     """The first answer token's logits under the picture in use, as bytes."""
-    from art_export.swap import PROBE
-
     prefix = bundle.prefix(bundle.folder.active())
     return bundle.runtime.prefill([bundle.runtime.tail(PROBE, prefix)], [prefix]).logits.tobytes()
 

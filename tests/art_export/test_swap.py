@@ -69,7 +69,7 @@ def test_what_a_swap_reports(bundle: Bundle) -> None:
     assert second.previous == "one"
     assert first.files_unchanged == len(before)
     assert set(first.seconds) == {
-        "check", "vision", "prefill", "probe", "store", "activate", "total",
+        "check", "vision", "prefill", "compare", "store", "activate", "total",
     }  # fmt: skip
     assert second.change.max_logit_difference > 0
     assert 0 < second.change.total_variation <= 1

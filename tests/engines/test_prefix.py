@@ -36,10 +36,20 @@ def test_round_trip_is_exact(runtime: Runtime, data: bytes) -> None:
     assert found.length == len(runtime.chat.prefix_ids())
     for array, expected in zip(found.arrays, state.arrays, strict=True):
         assert np.array_equal(array, expected)
+    assert np.array_equal(found.logits, state.logits)
+
+
+def test_the_logits_are_those_after_the_picture(runtime: Runtime) -> None:
+    """Of the last token of the prefix, and other than without the picture."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
+    found = [runtime.prefix(each).logits for each in pixels]
+    others = [*found, runtime.bare_logits()]
+    assert {each.shape for each in others} == {found[0].shape}
+    assert len({each.tobytes() for each in others}) == 3
 
 
 def test_tensors_carry_the_graphs_names(runtime: Runtime, data: bytes) -> None:
-    assert set(load(data)) == {spec.past for spec in runtime.engine.state}
+    assert set(load(data)) == {spec.past for spec in runtime.engine.state} | {"logits"}
 
 
 @pytest.mark.parametrize("cut", [0, 5, 200, -1])
@@ -54,4 +64,16 @@ def test_a_state_of_other_graphs(runtime: Runtime, data: bytes) -> None:
     tensors[name] = tensors[name][:, :-1].copy()
     foreign = save(tensors, metadata={"length": "9", "next_position": "5"})
     with pytest.raises(BundleError, match=name):
+        prefix_from_bytes(runtime.engine, foreign, "here")
+
+
+@pytest.mark.parametrize("logits", [None, np.zeros((1, 7), np.float32)])
+def test_a_state_without_logits(runtime: Runtime, data: bytes, logits: np.ndarray | None) -> None:
+    tensors = load(data)
+    del tensors["logits"]
+    if logits is not None:
+        tensors["logits"] = logits
+    length = str(len(runtime.chat.prefix_ids()))
+    foreign = save(tensors, metadata={"length": length, "next_position": "5"})
+    with pytest.raises(BundleError, match="has no logits"):
         prefix_from_bytes(runtime.engine, foreign, "here")

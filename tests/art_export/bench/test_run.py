@@ -20,7 +20,7 @@ from tests.conftest import TINY_SIZE
 
 LOCAL = ("art", "lora-runtime", "soft-prompt", "lora-merge")
 WARM = {
-    "art": ["read", "check", "vision", "prefill", "probe", "store", "activate", "first token"],
+    "art": ["read", "check", "vision", "prefill", "compare", "store", "activate", "first token"],
     "lora-runtime": ["read", "first token"],
     "soft-prompt": ["read", "prefill", "first token"],
 }
