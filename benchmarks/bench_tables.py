@@ -15,8 +15,11 @@ from typing import Any
 
 import click
 
+from art_export.bench.assemble import SHIPPED
+
 BLOCK = re.compile(r"<!-- bench (?P<file>\S+) -->\n.*?<!-- end -->", re.DOTALL)
 NONE = "-"
+PLACES = ("cold process", "warm process", SHIPPED, "running server")
 Row = Sequence[str]
 
 
@@ -56,7 +59,7 @@ def _busy(environment: Mapping[str, Any]) -> str:
 def _facts(methods: Mapping[str, Any]) -> list[Row]:
     lines: list[tuple[str, Callable[[Any], str]]] = [
         *((f"file to first token, {place}, s", _of("to_first_token", place))
-          for place in ("cold process", "warm process", "running server")),
+          for place in PLACES),
         ("bytes on disk an adapter", lambda m: f"{m['adapter_bytes']:,}"),
         ("resident memory a further adapter, MB", _megabytes),
         ("request to first token, s", _of("time_to_first_token")),

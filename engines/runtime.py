@@ -61,7 +61,8 @@ class Runtime:
     def bare_logits(self) -> NDArray[np.float32]:
         """What `prefix` has as logits (vocabulary,), of the same words without a picture."""
         ids = [each for each in self.chat.prefix_ids() if each != self.chat.image_token_id]
-        return self.tail_logits(ids, self.prefix(None))[-1]
+        logits: NDArray[np.float32] = self.tail_logits(ids, self.prefix(None))[-1]
+        return logits
 
     def prefix_from_embeddings(self, embeddings: NDArray[np.float32]) -> PrefixState:
         """The prefix state of a soft prompt: vectors (n, hidden) before the whole chat.
@@ -171,10 +172,15 @@ class Runtime:
         input_ids = np.array(tails, np.int64)
         batch, length = input_ids.shape
         starts = np.array([prefix.next_position for prefix in prefixes], np.int64)
-        arrays = [
-            np.concatenate([prefix.arrays[index] for prefix in prefixes])
-            for index in range(len(self.engine.state))
-        ]
+        # One row's state is loaded as it lies in its file, without a copy.
+        arrays = (
+            prefixes[0].arrays
+            if batch == 1
+            else [
+                np.concatenate([prefix.arrays[index] for prefix in prefixes])
+                for index in range(len(self.engine.state))
+            ]
+        )
         inputs = DecoderInput(
             self.engine.embed(input_ids),
             np.ones((batch, prefixes[0].length + length), np.int64),

@@ -23,8 +23,13 @@ KINDS = {
     "lora-merge": "lora",
     "lora-runtime": "lora",
     "soft-prompt": "soft-prompt",
+    "vllm-art": "art",
+    "vllm-lora": "lora",
 }
 """Method -> the kind of adapter that it takes."""
+VLLM = "vllm"
+ASKED_AT_ONCE = 16
+"""Questions that a server has at the same time."""
 
 
 def score_methods(options: BenchOptions, tell: Progress) -> dict[str, dict[str, Score]]:
@@ -32,6 +37,8 @@ def score_methods(options: BenchOptions, tell: Progress) -> dict[str, dict[str, 
     found: dict[str, dict[str, Score]] = {}
     for task in options.tasks:
         for name in options.methods:
+            if name.startswith(VLLM) and options.url is None:
+                continue
             adapter = task.given.get(KINDS.get(name, ""))
             if adapter is not None:
                 tell(f"accuracy on {task.name}: {name}", 0, 1)
@@ -52,6 +59,8 @@ def _kept(options: BenchOptions, name: str, task: Task, adapter: Path) -> Score:
 
 
 def _score(options: BenchOptions, name: str, task: Task, adapter: Path) -> Score:
+    if name.startswith(VLLM):
+        return _asked(options, name, task, adapter)
     bundle, file = _place(options, name, task, adapter)
     job: dict[str, Any] = {
         "method": name,
@@ -67,6 +76,19 @@ def _score(options: BenchOptions, name: str, task: Task, adapter: Path) -> Score
 
     # One process for all examples: a batch of them would load the engine anew.
     return evaluate(complete, task.examples, task.is_correct, batch_size=len(task.examples))
+
+
+def _asked(options: BenchOptions, name: str, task: Task, adapter: Path) -> Score:
+    """The score on a vLLM server."""
+    from art_export.bench.vllm import VllmBench
+
+    server = VllmBench.of(options)
+    picture, lora = (adapter, None) if KINDS[name] == "art" else (None, adapter)
+
+    def complete(prompts: Sequence[str]) -> list[str]:
+        return server.answers(picture, lora, prompts, task.max_new_tokens)
+
+    return evaluate(complete, task.examples, task.is_correct, batch_size=ASKED_AT_ONCE)
 
 
 def _place(options: BenchOptions, name: str, task: Task, adapter: Path) -> tuple[Path, Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 from art_export.bench.contender import Contender
 from art_export.bundle import Bundle
+from engines.bundle import ARTS
 from engines.contract import EngineOptions
 from engines.errors import CheckFailed
 from engines.picture import load_picture
@@ -39,6 +41,14 @@ class ArtContender(Contender):
     def hold(self, adapter: Path) -> str:
         self.bundle.prefix(adapter.stem)
         return adapter.stem
+
+    def ship(self, adapter: Path) -> Path:
+        """The art's folder, copied: other machines have the same bundle."""
+        arts = self.bundle.folder.path / ARTS
+        shipped = arts / f"{adapter.stem}-shipped"
+        shutil.rmtree(shipped, ignore_errors=True)
+        shutil.copytree(arts / adapter.stem, shipped)
+        return shipped
 
     def prefix(self, held: str | None) -> PrefixState:
         return self.bundle.prefix(held)

@@ -12,6 +12,9 @@ from art_export.bench.results import MEASURED, MethodResult, Step, Summary
 from art_export.bench.settings import BenchOptions
 from art_export.evaluate import Score
 
+SHIPPED = "warm process, prepared elsewhere"
+"""Where an adapter arrives with what another machine has already computed from it."""
+
 
 @dataclass
 class Found:
@@ -105,6 +108,7 @@ def _where(found: Found) -> dict[str, Summary]:
         "cold process": found.colds(),
         "running server" if found.method.startswith("vllm") else "warm process": warm,
     }
+    places[SHIPPED] = found.pooled("shipped")
     if found.servers():
         places["running server"] = found.servers()
     return {name: Summary.of(samples) for name, samples in places.items() if samples}

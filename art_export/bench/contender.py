@@ -36,6 +36,11 @@ class Contender(ABC):
     def hold(self, adapter: Path) -> Any:
         """An adapter that was put in use before, brought into memory again."""
 
+    def ship(self, adapter: Path) -> Path | None:
+        """An adapter that was put in use before, as it arrives at another machine from the one that
+        did that, for `hold`; None where nothing but the adapter's own file could arrive."""
+        return None
+
     def prefix(self, held: Any) -> PrefixState:
         """The state that a request starts from."""
         return self.runtime.prefix(None)

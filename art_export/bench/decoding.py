@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ def measure(contender: Contender, adapters: Sequence[Path], settings: Settings) 
         began = time.perf_counter()
         contender.row(contender.hold(adapters[count % 2]), settings.prompt)
         found["again"].append(time.perf_counter() - began)
+    found["shipped"] = list(_shipped(contender, adapters[: settings.requests], settings.prompt))
     rows = {index: contender.row(each, settings.prompt)[0] for index, each in enumerate(held)}
     plain = contender.row(None, settings.prompt)[0]
     pair = _alternately(
@@ -58,6 +59,15 @@ def measure(contender: Contender, adapters: Sequence[Path], settings: Settings) 
     if len(held) >= settings.rows > 1:
         found |= _mixed(contender, rows, held, settings)
     return found
+
+
+def _shipped(contender: Contender, adapters: Sequence[Path], prompt: str) -> Iterator[float]:
+    """Seconds to the first token with adapters that were prepared elsewhere."""
+    for adapter in adapters:
+        if (shipped := contender.ship(adapter)) is not None:
+            began = time.perf_counter()
+            contender.row(contender.hold(shipped), prompt)
+            yield time.perf_counter() - began
 
 
 def _deploy(contender: Contender, adapter: Path, prompt: str) -> tuple[dict[str, float], Any]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from art_export.bench.contender import Contender
 
 FIRST_TOKEN, LOAD, START = "first token", "load", "start"
+ENGINES = 2
+"""As many are loaded at once to see how much memory one more takes."""
 
 
 def open_contender(method: str, bundle: Path, threads: int | None) -> Contender:
@@ -65,20 +67,24 @@ def warm(
 def memory(
     began: float, method: str, bundle: str, adapters: Sequence[str], settings: Settings
 ) -> dict[str, Any]:
-    """Resident memory with 1 and with `held` adapters, each of which has answered a request."""
+    """Growth of resident memory with each further adapter that has answered a request. Without
+    `adapters` every adapter is an engine of its own."""
     from art_export.bench.memory import resident
 
     contender = open_contender(method, Path(bundle), settings.threads)
-    kept, found = [], []
-    for adapter in adapters[: settings.held]:
-        kept.append(contender.hold(Path(adapter)))
-        contender.row(kept[-1], settings.prompt)
+    kept: list[Any] = []
+    found = []
+    for adapter in adapters[: settings.held] or [bundle] * ENGINES:
+        if kept and not adapters:
+            contender = open_contender(method, Path(bundle), settings.threads)
+        kept.append((contender, contender.hold(Path(adapter))))
+        contender.row(kept[-1][1], settings.prompt)
         found.append(resident())
-    if found[0] is None or len(found) < 2:
-        return {"rss": None, "anonymous": None}
-    # The first requests also fill the allocator's own stores, so growth is counted from the second.
-    first, last, more = found[1] or found[0], found[-1], len(found) - 2
-    if last is None or more < 1:
+    # The first requests also fill the allocator's own stores, so growth is counted from the second,
+    # but for engines, which are large beside them.
+    before = 1 if adapters else 0
+    first, last, more = found[before], found[-1], len(found) - 1 - before
+    if first is None or last is None or more < 1:
         return {"rss": None, "anonymous": None}
     return {
         "rss": (last.rss - first.rss) / more,

@@ -44,6 +44,7 @@ def _lora_merge(options: BenchOptions, found: Found) -> list[str]:
         f"bytes on disk are that engine's; the adapter's own files are {size_text(adapter)}.",
         "The build includes this project's own comparison with PyTorch (build: parity, and half of "
         "build: load), which a hurried user could leave out.",
+        *_memory(found),
     ]
 
 

@@ -23,7 +23,6 @@ from art_export.bench.results import BenchResult
 from art_export.bench.settings import METHODS, BenchOptions
 from art_export.bench.verdict import ratios_of, targets_of
 from engines.bundle import BundleFolder
-from engines.chat import Chat
 from engines.environment import environment
 from engines.errors import ArtExportError, OptionError
 from engines.files import write_json
@@ -32,6 +31,8 @@ from engines.names import choose
 Progress = Callable[[str, int, int], None]
 LOADED = ("art", "lora-runtime", "soft-prompt", "lora-merge")
 """Methods that run on the bundle's own engine in a process of ours."""
+OF_LORA = ("lora-runtime", "lora-merge", "lora-refit", "vllm-lora")
+"""Methods whose random adapters are made for the layers that the bundle with room for LoRA has."""
 ENGINE = "onnxruntime"
 RESULT = "bench.json"
 
@@ -48,9 +49,10 @@ def bench(options: BenchOptions, progress: Progress | None = None) -> BenchResul
     tell = progress or (lambda stage, done, total: None)
     _check_settings(options)
     measured = [name for name in LOADED if name in options.methods]
-    if measured:
+    absent = {name: why for name in options.methods if (why := _absent(options, name))}
+    if len(absent) < len(options.methods):
         _prepare(options, tell)
-    found = {name: Found(name) for name in options.methods}
+    found = {name: Found(name, absent=absent.get(name)) for name in options.methods}
     for turn in range(options.settings.repeats):
         # The order is turned round every time: nobody is always the first on a warm machine.
         order = measured if turn % 2 == 0 else measured[::-1]
@@ -59,7 +61,7 @@ def bench(options: BenchOptions, progress: Progress | None = None) -> BenchResul
             _take_turn(options, found[name], turn)
     floors = _floors(options, tell) if measured else {}
     for name in options.methods:
-        if name not in measured:
+        if name not in measured and name not in absent:
             tell(name, 0, 1)
             _outside(options, found[name])
     scores = score_methods(options, tell)
@@ -92,9 +94,10 @@ def _busy(found: Iterable[Found]) -> float | None:
 def _check_settings(options: BenchOptions) -> None:
     """The same settings as those that the turns in OUT were taken with."""
     path = options.turns / "settings.json"
-    asked = json.loads(
-        json.dumps(asdict(options.settings) | {"model": options.model, "rank": options.rank})
-    )
+    others = {
+        name: getattr(options, name) for name in ("model", "precision", "size", "rank", "tokens")
+    }
+    asked = json.loads(json.dumps(asdict(options.settings) | others))
     # More turns may be added to those that are there.
     asked.pop("repeats")
     if path.is_file() and (known := json.loads(path.read_text("utf-8"))) != asked:
@@ -111,9 +114,9 @@ def _prepare(options: BenchOptions, tell: Progress) -> None:
     """Bundles and adapters; what is there is kept."""
     from art_export.build import BuildOptions, build
 
-    # Building takes gigabytes and leaves its allocator's stores behind, so it has its own process.
+    of_lora = any(name in OF_LORA for name in options.methods)
     for place, reserve in ((options.bundle, False), (options.reserved, True)):
-        if not place.exists():
+        if (of_lora or not reserve) and not place.exists():
             tell(f"build {place.name}", 0, 1)
             build(
                 BuildOptions(
@@ -127,8 +130,10 @@ def _prepare(options: BenchOptions, tell: Progress) -> None:
     missing = [path for path in adapters.pictures(options, count) if path.stem not in stored]
     if missing:
         _job(options, "store", "art", options.bundle, missing)
-    adapters.onnx_adapters(options, adapters.loras(options, count))
-    adapters.soft_prompts(options, count)
+    if of_lora:
+        adapters.onnx_adapters(options, adapters.loras(options, count))
+    if "soft-prompt" in options.methods:
+        adapters.soft_prompts(options, count)
 
 
 def _adapters_of(options: BenchOptions, name: str) -> list[Path]:
@@ -165,7 +170,7 @@ def _measure(options: BenchOptions, found: Found, turn: int) -> dict[str, Any]:
     # The plan's weights are in the disk's cache for everybody by now.
     taken["cold"] = _job(options, "cold", name, bundle, files or [bundle])
     taken["warm"] = _job(options, "warm", name, bundle, files)
-    if turn == 0 and files:
+    if turn == 0:
         taken["memory"] = _job(options, "memory", name, bundle, files)
     if name == "art":
         taken["server"], taken["no server"] = _server(options, files)
@@ -208,42 +213,42 @@ def _job(
 def _floors(options: BenchOptions, tell: Progress) -> dict[str, float]:
     tell("floors", 0, 1)
     found = run_job("floors", bundle=str(options.bundle), reads=5)
-    lora = float(adapters.bytes_of(adapters.loras(options, 1)[0]))
-    sizes = {f"LoRA of rank {options.rank}, bytes": lora}
+    sizes = {}
+    if any(name in OF_LORA for name in options.methods):
+        lora = float(adapters.bytes_of(adapters.loras(options, 1)[0]))
+        sizes = {f"LoRA of rank {options.rank}, bytes": lora}
     return {n: f for n, f in found.items() if n not in ("answered", "wall", "busy")} | sizes
+
+
+def _absent(options: BenchOptions, name: str) -> str | None:
+    """Why a method cannot be measured here; None if it can."""
+    if name == "lora-refit":
+        return lora_refit.unavailable()
+    if name.startswith("vllm") and options.url is None:
+        return "no vLLM server was given with --url"
+    return None
 
 
 def _outside(options: BenchOptions, found: Found) -> None:
     """Methods on another engine, or on a server."""
-    if found.method == "lora-refit":
-        found.absent = lora_refit.unavailable()
-        if found.absent is None:
-            found.turns.append(
-                run_job(
-                    "refit",
-                    model=options.model,
-                    adapter=str(adapters.loras(options, 1)[0]),
-                    out=str(options.prepared),
-                    precision=options.precision,
-                )
-            )
+    if found.method != "lora-refit":
+        _ask_server(options, found)
         return
-    if options.url is None:
-        found.absent = "no vLLM server was given with --url"
-        return
-    _ask_server(options, found)
+    job = run_job(
+        "refit",
+        model=options.model,
+        adapter=str(adapters.loras(options, 1)[0]),
+        out=str(options.prepared),
+        precision=options.precision,
+    )
+    found.turns.append(job)
 
 
 def _ask_server(options: BenchOptions, found: Found) -> None:
     from art_export.bench.vllm import VllmBench
-    from engines.families import picture_layout
-    from engines.model import load_config, resolve_model
 
-    source = resolve_model(options.model)
-    size = picture_layout(load_config(source.path), options.size).size
-    chat = Chat.load(source.path, size)
     settings = options.settings
-    server = VllmBench(options.url or "", options.served_model, chat, settings)
+    server = VllmBench.of(options)
     files = adapters.pictures(options, settings.rows) if found.method == "vllm-art" else []
     for _ in range(settings.repeats):
         warm = server.art(files) if files else server.lora(adapters.loras(options, settings.rows))

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from art_export.bench.settings import Settings
+from art_export.bench.settings import BenchOptions, Settings
+from engines.bundle import BundleFolder
 from engines.chat import Chat
 from engines.vllm_http import JsonService
 from engines.vllm_server import ServerOptions, VllmServer, chat_request, read_wire_picture
@@ -30,6 +31,13 @@ class VllmBench:
         self.server = VllmServer(options, chat)
         self._service = JsonService(url, options.timeout)
         self.settings = settings
+
+    @classmethod
+    def of(cls, options: BenchOptions) -> Self:
+        """The server that the options name, asked as its model's own chat template asks."""
+        size = BundleFolder.open(options.bundle).manifest.picture_size
+        chat = Chat.load(options.bundle, size)
+        return cls(options.url or "", options.served_model, chat, options.settings)
 
     def art(self, pictures: Sequence[Path]) -> dict[str, Any]:
         """Samples in seconds; a picture is part of each request, so nothing is put in use."""

@@ -206,7 +206,8 @@ def _describe(result: BenchResult) -> str:
 def _row(name: str, method: MethodResult) -> tuple[str, ...]:
     from engines.files import size_text
 
-    first = next(iter(reversed(list(method.to_first_token.values()))), None)
+    places = method.to_first_token
+    first = places.get("warm process") or next(iter(places.values()), None)
     resident = method.resident_bytes_per_adapter
     return (
         name,

@@ -6,17 +6,22 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from art_export.bench.assemble import SHIPPED
 from art_export.bench.jobs import JOBS, settings_of
 from art_export.bench.run import bench
-from art_export.bench.settings import METHODS, QUICK, BenchOptions, Task
+from art_export.bench.settings import METHODS, QUICK, BenchOptions, Settings, Task
 from art_export.bench.verdict import AT_MOST, MERGE
 from engines.errors import OptionError
+from engines.picture import save_picture
 from tests.conftest import TINY_SIZE
+from tests.engines.fake_server import FakeServer
 
 LOCAL = ("art", "lora-runtime", "soft-prompt", "lora-merge")
 WARM = {
@@ -102,7 +107,7 @@ def test_every_figure_is_there(record: dict[str, Any]) -> None:
         assert [step["name"] for step in method["steps"]] == steps
         assert list(method["mixed"]) == [str(n) for n in QUICK.mixes]
         assert set(method["to_first_token"]) >= {"cold process", "warm process"}
-        assert method["resident_bytes_per_adapter"] is not None
+    assert all(record["methods"][n]["resident_bytes_per_adapter"] is not None for n in LOCAL)
 
 
 @pytest.mark.slow
@@ -138,10 +143,44 @@ def test_accuracy_is_scored_by_the_task(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_other_settings_need_another_folder(folder: Path, tiny_model_dir: Path) -> None:
-    options = BenchOptions(str(tiny_model_dir), folder, size=TINY_SIZE)
+@pytest.mark.parametrize(
+    "changes", [{"settings": Settings()}, {"precision": "int8"}, {"tokens": 5}]
+)
+def test_other_settings_need_another_folder(
+    folder: Path, tiny_model_dir: Path, changes: dict[str, Any]
+) -> None:
+    options = replace(_options(tiny_model_dir, folder), **changes)
     with pytest.raises(OptionError, match="other settings"):
         bench(options)
+
+
+@pytest.mark.slow
+def test_a_picture_prepared_elsewhere(record: dict[str, Any]) -> None:
+    """Only pictures have more to ship than their own file."""
+    places = {name: set(record["methods"][name]["to_first_token"]) for name in LOCAL}
+    assert [name for name in LOCAL if SHIPPED in places[name]] == ["art"]
+
+
+@pytest.mark.slow
+def test_methods_on_a_server_alone(
+    tiny_model_dir: Path, tmp_path: Path, in_this_process: None
+) -> None:
+    def reply(body: dict[str, Any]) -> Any:
+        if "lora_name" in body:
+            return b"Success"
+        return {"choices": [{"message": {"content": "5"}}], "usage": {"prompt_tokens": 1}}
+
+    picture, lora = tmp_path / "art.png", tmp_path / "lora"
+    save_picture(picture, np.zeros((TINY_SIZE, TINY_SIZE, 3), np.uint8), None)
+    given = {"art": picture, "lora": lora}
+    task = Task("count", 4, [_Example()] * 3, lambda text, answer: text == "5", given)
+    methods = ("vllm-art", "vllm-lora")
+    with FakeServer(reply) as server:
+        options = _options(tiny_model_dir, tmp_path / "out", methods=methods, tasks=(task,))
+        found = bench(replace(options, url=server.url)).methods
+    for name in methods:
+        assert found[name].measured
+        assert found[name].accuracy["count"].correct == 3
 
 
 def test_an_unknown_method(tmp_path: Path, tiny_model_dir: Path) -> None:
