@@ -60,7 +60,7 @@ def test_targets_are_judged_by_the_ratios(
 ) -> None:
     art = _found(
         "art", [{"a": 1.0}], **{"decode": [decode], "decode plain": [1.0], "again": [1.0],
-                                "different": [mixed], "same": [1.0]}
+                                "shipped": [1.0], "different": [mixed], "same": [1.0]}
     )  # fmt: skip
     lora = _found("lora-runtime", [{"a": 1.0}], **{"decode": [1.0], "decode plain": [1.0]})
     merged = Found("lora-merge", [{"merge": {"steps": {}}, "cold": {"steps": {}}}])
