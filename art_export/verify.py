@@ -22,13 +22,14 @@ from art_export.bundle import Bundle
 from art_export.comparison import Answers, Difference
 from art_export.probes import LENGTHS, probe_prompts, prompt_of_length
 from art_export.tolerances import EXACT, tolerances_of
-from engines.bundle import ArtRecord
+from engines.bundle import ARTS, PICTURE_NAME, ArtRecord
 from engines.contract import EngineOptions
 from engines.errors import BundleError
 from engines.families import load_parts
 from engines.model import resolve_model, weights_sha256
 from engines.picture import check_base
 from engines.prefix import PrefixState
+from engines.quantization import BITS
 from engines.reference import Reference
 from engines.runtime import Prefilled
 
@@ -193,6 +194,8 @@ class _Run:
         self.prefix = bundle.prefix(None if art is None else art.name)
         self.mixture = _mixture(bundle, art)
         self.manifest = bundle.folder.manifest
+        # As typed after --init; only a picture can be trained further.
+        self.png = None if art is None else bundle.folder.path / ARTS / art.name / PICTURE_NAME
         self.allowed = tolerances_of(self.manifest.precision)
 
     def pixels(self, art: ArtRecord) -> Check:
@@ -292,7 +295,16 @@ class _Run:
         detail = f"engine {scores[0]}/{total}, PyTorch {scores[1]}/{total}"
         # What no rounding explains must not pass either way where nothing is rounded.
         lost = abs(scores[1] - scores[0]) if self.allowed == EXACT else scores[1] - scores[0]
-        return Check(f"accuracy, {task.name}", lost <= self.allowed.accuracy * total, detail)
+        passed = lost <= self.allowed.accuracy * total
+        if not passed and self.png is not None and self.manifest.precision in BITS:
+            detail += f"; {self._retraining(self.png, task.name)}"
+        return Check(f"accuracy, {task.name}", passed, detail)
+
+    def _retraining(self, png: Path, task: str) -> str:
+        """What to do about accuracy that was lost to the rounding of weights."""
+        base, weights = self.manifest.base_model, self.manifest.precision
+        command = f"art-export train {base} --task {task} --init {png} --weights {weights} -o run"
+        return f"go on training the picture against these weights: {command}"
 
     def figures(self) -> Figures:
         """Bytes, and speed of decode after a picture and a prompt of 128 tokens."""

@@ -120,6 +120,33 @@ def test_answers_of_few_prompts_at_a_time(path: Path, monkeypatch: pytest.Monkey
     assert told[0] == told[1]
 
 
+def _failing_task() -> TaskSample:
+    """The engine, which is asked first, is wrong and PyTorch is right."""
+    verdicts = iter([False, False, True, True])
+    return TaskSample("echo", ("Call", "Wake me up"), ("x", "y"), lambda *_: next(verdicts), 2)
+
+
+@pytest.mark.parametrize(
+    ("precision", "art", "told"),
+    [("int4", "one", True), ("int8", "one", True), ("int4", None, False), ("fp32", "one", False)],
+)
+def test_lost_accuracy_says_how_to_go_on(
+    path: Path, tiny_model_dir: Path, precision: str, art: str | None, told: bool
+) -> None:
+    """Where weights are rounded and there is a picture to be trained against them."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps({**manifest, "precision": precision}))
+    report = _verify(path, art=art, prompts=1, tasks=(_failing_task(),))
+    assert _failed(report) == ["accuracy, echo"]
+    command = (
+        f"art-export train {tiny_model_dir} --task echo --init {path / 'arts/one/art.png'} "
+        f"--weights {precision}"
+    )
+    detail = report.checks[-1].detail
+    assert detail.startswith("engine 0/2, PyTorch 2/2")
+    assert (command in detail) is told and ("train" in detail) is told
+
+
 def test_a_wrong_base_model(path: Path, tiny_model_dir: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
