@@ -304,7 +304,7 @@ class _Run:
         """What to do about accuracy that was lost to the rounding of weights."""
         base, weights = self.manifest.base_model, self.manifest.precision
         command = f"art-export train {base} --task {task} --init {png} --weights {weights} -o run"
-        return f"go on training the picture against these weights: {command}"
+        return f"go on training the picture against {weights} weights: {command}"
 
     def figures(self) -> Figures:
         """Bytes, and speed of decode after a picture and a prompt of 128 tokens."""
