@@ -39,7 +39,7 @@ class DecoderInput:
 class EngineOptions:
     """Where and how an engine runs; None is the engine's own choice.
 
-    device: "cpu", "cuda", or a name that the engine knows ("GPU", "NPU" of OpenVINO).
+    device: "cpu", "cuda", "cuda:1", or a name that the engine knows ("GPU", "NPU" of OpenVINO).
     provider: ONNX Runtime's execution provider: "cpu", "cuda" or "tensorrt".
     threads: CPU threads.
     """

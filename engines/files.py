@@ -40,6 +40,12 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def user_cache() -> Path:
+    """The project's folder in the user's cache, for what only saves time; it need not exist."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "art-export"
+
+
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Write `data` to `path`, replacing a file there in one step; missing parents are made.
 

@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 
 from engines.contract import DecoderInput, Engine, EngineOptions, Floats, Ints, Stepper
 from engines.errors import MissingEngineError, OptionError
+from engines.files import user_cache
+from engines.manifest import MANIFEST_NAME, Manifest
 from engines.names import choose
 from engines.onnxruntime_lora import Adapter, check_fits
+from engines.onnxruntime_providers import DEVICES, PROVIDERS, provider_list, split_device
 from engines.state import StateTensor
 
 GRAPHS = {
@@ -22,13 +25,6 @@ GRAPHS = {
     "embed": "onnx/embed_tokens.onnx",
     "decoder": "onnx/decoder_model_merged.onnx",
 }
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
-DEVICES = {"cpu": "cpu", "cuda": "cuda"}
-"""Device -> the provider that stands for it."""
 FIXED_INPUTS = 4
 """Inputs of the decoder before its state: embeddings, mask, positions, logits to keep."""
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -65,8 +61,10 @@ class OnnxRuntimeEngine(Engine):
         if self._in_place:
             _check_kernels(provider)
         self.device = "cpu" if provider == "cpu" else "cuda"
+        self.device_id = split_device(options.device or "cpu")[1]
+        providers = _providers(folder, provider, self.device_id)
         self._sessions = {
-            part: _session(folder / path, part, provider, options.threads)
+            part: _session(folder / path, part, providers, options.threads)
             for part, path in GRAPHS.items()
         }
         decoder = self._sessions["decoder"]
@@ -106,7 +104,7 @@ class OnnxRuntimeEngine(Engine):
         self.bind_adapter(binding)
         binding.bind_output(self._output_names[0], "cpu")
         for name in self._output_names[1:]:
-            binding.bind_output(name, self.device)
+            binding.bind_output(name, self.device, self.device_id)
         self._sessions["decoder"].run_with_iobinding(binding)
         logits, *present = binding.get_outputs()
         return logits.numpy().astype(np.float32, copy=False), tuple(present)
@@ -151,10 +149,14 @@ class OnnxRuntimeEngine(Engine):
 
     def value(self, array: NDArray[Any]) -> ort.OrtValue:
         """A copy of `array` in memory of the runtime's own, on the engine's device."""
-        value = ort.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype, self.device)
+        value = self.empty(array.shape, array.dtype)
         if array.size:
             value.update_inplace(np.ascontiguousarray(array))
         return value
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> ort.OrtValue:
+        """Memory of the runtime's own, on the engine's device, with nothing written to it."""
+        return ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self.device, self.device_id)
 
     def session(self, part: str) -> ort.InferenceSession:
         """The session of "vision", "embed" or "decoder"."""
@@ -217,9 +219,7 @@ class _BoundStepper(Stepper):
         """What every step reads and writes at the same place."""
         batch = len(self._tokens)
         (embeds,), (logits, *_) = self._embed.get_outputs(), self._decoder.get_outputs()
-        hidden = ort.OrtValue.ortvalue_from_shape_and_type(
-            (batch, 1, embeds.shape[2]), DTYPES[embeds.type], engine.device
-        )
+        hidden = engine.empty((batch, 1, embeds.shape[2]), DTYPES[embeds.type])
         self._logits: NDArray[Any] = np.empty((batch, int(logits.shape[2])), DTYPES[logits.type])
         self._wide: Floats = self._logits.astype(np.float32, copy=False)
         self._embedding.bind_cpu_input("input_ids", self._tokens)
@@ -265,7 +265,8 @@ def chosen_provider(options: EngineOptions) -> str:
         OptionError: device or provider is not known, or they contradict each other.
         MissingEngineError: the installed onnxruntime does not have it.
     """
-    device = choose("device of onnxruntime", options.device or "cpu", DEVICES)
+    kind, _ = split_device(options.device or "cpu")
+    device = choose("device of onnxruntime", kind, DEVICES)
     name = options.provider or DEVICES[device]
     choose("provider", name, PROVIDERS)
     if options.device and (name == "cpu") != (device == "cpu"):
@@ -305,18 +306,36 @@ def _no_provider(name: str, why: str) -> MissingEngineError:
     )
 
 
-def _session(path: Path, part: str, provider: str, threads: int | None) -> ort.InferenceSession:
-    """One graph; `get_providers` says afterwards whether the provider could be loaded."""
+def _providers(folder: Path, provider: str, device: int) -> list[tuple[str, dict[str, str]]]:
+    """As `provider_list`, for the bundle in `folder`."""
+    cache, path = user_cache() / "onnxruntime-tensorrt", folder / MANIFEST_NAME
+    if provider != "tensorrt" or not path.is_file():
+        return provider_list(provider, device, cache, None, half=False)
+    manifest = Manifest.from_json(path.read_bytes(), str(path))
+    cache.mkdir(parents=True, exist_ok=True)
+    return provider_list(
+        provider, device, cache, manifest.graph_sha256, manifest.precision == "fp16"
+    )
+
+
+def _session(
+    path: Path, part: str, providers: list[tuple[str, dict[str, str]]], threads: int | None
+) -> ort.InferenceSession:
+    """One graph; `get_providers` says afterwards whether the first provider could be loaded."""
     options = session_options(part, threads)
     if QUANTIZED not in path.read_bytes():
         # The kernels read fp32 matrices as they lie in the file, which is mapped into memory: a
         # packed copy would double them and is no faster. Quantised ones are slow unless packed.
         options.add_session_config_entry("session.disable_prepacking", "1")
-    wanted = PROVIDERS[provider]
-    fallback = [] if provider == "cpu" else [PROVIDERS["cpu"]]
-    session = ort.InferenceSession(path, options, providers=[wanted, *fallback])
+    wanted, _ = providers[0]
+    if wanted != PROVIDERS["cpu"]:
+        # The arena doubles whenever it is full, which suits keys and values that grow with every
+        # step and would waste as much as the weights take.
+        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    session = ort.InferenceSession(path, options, providers=providers)
     if wanted not in session.get_providers():
-        raise _no_provider(provider, "which could not load it (its log above says why)")
+        (name,) = (short for short, full in PROVIDERS.items() if full == wanted)
+        raise _no_provider(name, "which could not load it (its log above says why)")
     return session
 
 

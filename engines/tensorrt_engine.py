@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -27,6 +28,9 @@ from engines.tensorrt_program import Context, PlanProgram, Program
 from engines.tensorrt_stepper import StepContexts, TensorRtStepper
 
 State = tuple[torch.Tensor, ...]
+
+
+_LOG = logging.getLogger(__name__)
 
 
 class TensorRtEngine(Engine):
@@ -59,7 +63,9 @@ class TensorRtEngine(Engine):
         plans = plans_folder(folder, cls.name)
         record = read_record(plans)
         gpu = torch.cuda.get_device_name(device)
-        check_target(record, library.__version__, capability_of(device), gpu)
+        warning = check_target(record, library.__version__, capability_of(device), gpu)
+        if warning is not None:
+            _LOG.warning(warning)
         programs = {
             part: PlanProgram(cls.name, library, plans, graph, device)
             for part, graph in record.graphs.items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from engines.errors import MissingEngineError, OptionError
+from engines.files import user_cache
 
 MODULES = {
     "tensorrt": ("tensorrt",),
@@ -86,8 +86,7 @@ def capability_of(device: torch.device) -> str:
 
 def cache_path(name: str) -> Path:
     """A file in the user's cache folder, for what only saves time."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "art-export" / "tensorrt" / name
+    return user_cache() / "tensorrt" / name
 
 
 def _missing(engine: str, what: str) -> MissingEngineError:

@@ -123,11 +123,14 @@ def read_record(folder: Path) -> PlanRecord:
         raise edited(str(path), f"not the record of plans: {error}") from error
 
 
-def check_target(record: PlanRecord, version: str, capability: str, device: str) -> None:
+def check_target(record: PlanRecord, version: str, capability: str, device: str) -> str | None:
     """Refuse plans that this library or this GPU cannot run.
 
     Args:
         version: of the library here. capability: such as "sm89". device: the GPU's name.
+
+    Returns:
+        What to know before they are run, None if nothing.
 
     Raises:
         BundleError: the version or the compute capability is another one.
@@ -148,6 +151,14 @@ def check_target(record: PlanRecord, version: str, capability: str, device: str)
             expected="a GPU of a compute capability that the plans were built for",
             fix=again + suffix,
         )
+    # TensorRT reads plans of another GPU of the same capability, and warns. TensorRT-RTX makes the
+    # kernels on the GPU that it finds.
+    if record.engine == "tensorrt" and record.device not in (None, device):
+        return (
+            f"plans that were built on {record.device} run on {device}: TensorRT allows it and "
+            f"advises against it, since they may be slow or fail; {again} on this GPU"
+        )
+    return None
 
 
 def _runs_on(targets: tuple[str, ...], capability: str) -> bool:

@@ -1,12 +1,14 @@
 """Quantised matrices in graphs: ONNX Runtime's MatMulNBits and GatherBlockQuantized.
 
 How they are quantised says `engines.quantization`. The table of the embeddings is stored the same
-way as a matrix, so that it is one with the output matrix where the model ties the two.
+way as a matrix, so that it is one with the output matrix where the model ties the two. Products are
+those of either form: FusedMatMul of the kernels', MatMul and Gemm of the portable one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -20,6 +22,28 @@ INT8_INPUTS = 4
 """MatMulNBits's `accuracy_level`: activations are quantised too, to int8, block by block."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Weight:
+    """A constant matrix; turned: it lies (inputs, outputs) in the graph."""
+
+    name: str
+    tensor: ir.TensorProtocol
+    turned: bool
+
+    @property
+    def inputs(self) -> int:
+        return int(self.tensor.shape.numpy()[0 if self.turned else 1])
+
+    @property
+    def outputs(self) -> int:
+        return int(self.tensor.shape.numpy()[1 if self.turned else 0])
+
+    def matrix(self) -> NDArray[np.float32]:
+        """The matrix as (outputs, inputs)."""
+        array: NDArray[np.float32] = self.tensor.numpy()
+        return array.T if self.turned else array
+
+
 def quantize(model: ir.Model, bits: int) -> None:
     """Replace every matrix product with a constant, and every look-up of rows in one.
 
@@ -28,53 +52,65 @@ def quantize(model: ir.Model, bits: int) -> None:
     """
     graph = model.graph
     graph.opset_imports[CONTRIB] = 1
-    for nodes in _by_input([node for node in graph if _constant_of(node) == 1]):
-        _multiply(graph, nodes, bits)
-    for node in [node for node in graph if _constant_of(node) == 0]:
-        _look_up(graph, node, bits)
+    for products in _by_input(graph):
+        _multiply(graph, products, bits)
+    for node in list(graph):
+        if node.op_type == "Gather" and (table := _weight(node, 0, turned=False)) is not None:
+            _look_up(graph, node, table, bits)
     for name, value in list(graph.initializers.items()):
         if not value.uses():
             del graph.initializers[name]
 
 
-def _constant_of(node: ir.Node) -> int | None:
-    """Which input of a product or a look-up is a matrix that blocks fit into, if one is."""
-    place = {"FusedMatMul": 1, "Gather": 0}.get(node.op_type)
-    value = None if place is None else node.inputs[place]
-    tensor = None if value is None else value.const_value
-    if tensor is None or len(tensor.shape) != 2 or not block_of(tensor.shape.numpy()[1]):
+def _factor(node: ir.Node) -> _Weight | None:
+    """The constant matrix that a node multiplies by, if it does that alone and blocks fit into
+    the matrix."""
+    if node.op_type == "MatMul":
+        return _weight(node, 1, turned=True)
+    if node.op_type not in ("FusedMatMul", "Gemm") or len(node.inputs) > 2:
         return None
-    return place
+    if node.attributes.get_int("transA", 0) or node.attributes.get_float("alpha", 1.0) != 1.0:
+        return None
+    return _weight(node, 1, turned=not node.attributes.get_int("transB", 0))
 
 
-def _by_input(nodes: list[ir.Node]) -> list[list[ir.Node]]:
-    """Products, those of the same input together, in the graph's order."""
-    groups: dict[ir.Value | None, list[ir.Node]] = {}
-    for node in nodes:
-        groups.setdefault(node.inputs[0], []).append(node)
+def _weight(node: ir.Node, place: int, turned: bool) -> _Weight | None:
+    value = node.inputs[place]
+    tensor = None if value is None else value.const_value
+    if value is None or tensor is None or len(tensor.shape) != 2:
+        return None
+    weight = _Weight(value.name or "", tensor, turned)
+    return weight if block_of(weight.inputs) else None
+
+
+def _by_input(graph: ir.Graph) -> list[dict[ir.Node, _Weight]]:
+    """Products and their matrices, those of the same input together, in the graph's order."""
+    groups: dict[ir.Value | None, dict[ir.Node, _Weight]] = {}
+    for node in graph:
+        if (weight := _factor(node)) is not None:
+            groups.setdefault(node.inputs[0], {})[node] = weight
     return list(groups.values())
 
 
-def _multiply(graph: ir.Graph, nodes: list[ir.Node], bits: int) -> None:
-    """One MatMulNBits for `nodes`, whose outputs are cut from its own."""
-    codes, scales = _store(graph, [node.inputs[1] for node in nodes], bits, flat=False)
-    rows, blocks = scales.const_value.shape.numpy() if scales.const_value else ()
-    block = block_of(_matrix(nodes[0].inputs[1]).shape[1])
+def _multiply(graph: ir.Graph, products: dict[ir.Node, _Weight], bits: int) -> None:
+    """One MatMulNBits for `products`, whose outputs are cut from its own."""
+    nodes, weights = list(products), list(products.values())
+    codes, scales = _store(graph, weights, bits, flat=False)
     product = ir.node(
         "MatMulNBits",
         [nodes[0].inputs[0], codes, scales],
         attributes={
-            "K": int(blocks) * block,
-            "N": int(rows),
+            "K": weights[0].inputs,
+            "N": sum(weight.outputs for weight in weights),
             "bits": bits,
-            "block_size": block,
+            "block_size": block_of(weights[0].inputs),
             "accuracy_level": INT8_INPUTS,
         },
         domain=CONTRIB,
     )
     made = [product]
     if len(nodes) > 1:
-        sizes = np.array([len(_matrix(node.inputs[1])) for node in nodes])
+        sizes = np.array([weight.outputs for weight in weights])
         cuts = _initializer(graph, f"{codes.name}_rows", ir.Tensor(sizes))
         made.append(
             ir.node(
@@ -87,14 +123,14 @@ def _multiply(graph: ir.Graph, nodes: list[ir.Node], bits: int) -> None:
     _replace(graph, nodes, made)
 
 
-def _look_up(graph: ir.Graph, node: ir.Node, bits: int) -> None:
-    codes, scales = _store(graph, [node.inputs[0]], bits, flat=True)
+def _look_up(graph: ir.Graph, node: ir.Node, table: _Weight, bits: int) -> None:
+    codes, scales = _store(graph, [table], bits, flat=True)
     found = ir.node(
         "GatherBlockQuantized",
         [codes, node.inputs[1], scales],
         attributes={
             "bits": bits,
-            "block_size": block_of(_matrix(node.inputs[0]).shape[1]),
+            "block_size": block_of(table.inputs),
             "gather_axis": 0,
             "quantize_axis": 1,
         },
@@ -104,35 +140,28 @@ def _look_up(graph: ir.Graph, node: ir.Node, bits: int) -> None:
 
 
 def _store(
-    graph: ir.Graph, values: Sequence[ir.Value | None], bits: int, flat: bool
+    graph: ir.Graph, weights: Sequence[_Weight], bits: int, flat: bool
 ) -> tuple[ir.Value, ir.Value]:
     """Initializers with the codes of matrices below each other, made when they are written, and
     their scales. flat: codes (outputs, bytes), else (outputs, blocks, bytes)."""
 
     def stacked() -> NDArray[np.float32]:
-        matrices = [_matrix(value) for value in values]
+        matrices = [weight.matrix() for weight in weights]
         return matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
 
     scales = scales_of(stacked(), bits)
     outputs, blocks = scales.shape
-    width = block_of(_matrix(values[0]).shape[1]) * bits // 8
+    width = block_of(weights[0].inputs) * bits // 8
     shape = (outputs, blocks * width) if flat else (outputs, blocks, width)
 
     def codes() -> ir.TensorProtocol:
         return ir.Tensor(codes_of(stacked(), scales, bits).reshape(shape))
 
-    name = next(value.name for value in values if value is not None)
+    name = weights[0].name
     return (
         _initializer(graph, f"{name}_codes", ir.LazyTensor(codes, UINT8, ir.Shape(shape))),
         _initializer(graph, f"{name}_scales", ir.Tensor(scales)),
     )
-
-
-def _matrix(value: ir.Value | None) -> NDArray[np.float32]:
-    if value is None or value.const_value is None:
-        raise RuntimeError("a weight that is not constant")
-    matrix: NDArray[np.float32] = value.const_value.numpy()
-    return matrix
 
 
 def _initializer(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:

@@ -18,8 +18,9 @@ from art_export.compilers.onnxruntime import WEIGHTS
 from art_export.tolerances import BY_PRECISION, EXACT
 from engines.bundle import BundleFolder
 from engines.errors import CheckFailed, ModelError, OptionError, OutputExistsError
-from engines.model import weights_sha256
+from engines.model import ModelSource, weights_sha256
 from engines.onnxruntime_engine import GRAPHS
+from engines.reference import Reference
 from engines.registry import ENGINES
 
 SIZE = 64
@@ -173,6 +174,29 @@ def test_for_gpus_the_graphs_are_of_standard_operators(
             prompts = ["Wake me up at 07:30.", "How many apples?", "Wake me up at 09:45."]
             found.append(runtime.generate(prompts, prefixes, max_new_tokens=12))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(("precision", "largest"), [("int8", 0.05), ("int4", 0.6)])
+def test_for_gpus_the_weights_are_quantised(
+    tiny_model_dir: Path, tmp_path: Path, precision: str, largest: float
+) -> None:
+    """As far from PyTorch as the CPU's kernels are, and run here on a CPU."""
+    bundle = tmp_path / "bundle"
+    build(
+        BuildOptions(str(tiny_model_dir), bundle, size=SIZE, provider="cuda", precision=precision)
+    )
+    nodes = _nodes(bundle, "decoder")
+    assert nodes["MatMulNBits"] and not nodes["MatMul"] and not nodes["Gemm"]
+    assert _nodes(bundle, "embed")["GatherBlockQuantized"] == 1
+    prompt = "Wake me up at 07:30."
+    noise = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    with Bundle.load(bundle) as loaded:
+        prefix = loaded.runtime.prefix(noise)
+        tail = loaded.runtime.tail(prompt, prefix)
+        found = loaded.runtime.tail_logits(tail, prefix)
+    reference = Reference(ModelSource("tiny", tiny_model_dir))
+    expected = reference.prefill_logits(prompt, noise)[-len(tail) :]
+    assert np.abs(found - expected).mean() < largest * np.abs(expected).mean()
 
 
 @pytest.mark.parametrize("engine", ["openvino", "tensorrt-rtx"])

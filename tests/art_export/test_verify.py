@@ -6,7 +6,9 @@ import hashlib
 import json
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,9 +19,10 @@ from art_export.build import BuildOptions, build
 from art_export.bundle import Bundle
 from art_export.compilers.onnxruntime import WEIGHTS
 from art_export.probes import probe_prompts, prompt_of_length
-from art_export.verify import TaskSample, VerifyOptions, VerifyReport, verify
+from art_export.verify import BATCH, TaskSample, VerifyOptions, VerifyReport, verify
 from engines.onnxruntime_engine import GRAPHS
 from engines.picture import Picture
+from engines.reference import Reference, ReferenceAnswer
 from engines.registry import COMPILED, engine_class, installed
 
 SIZE = 64
@@ -96,6 +99,52 @@ def test_a_sound_bundle(path: Path, art: str | None) -> None:
     assert logits.tolerance == 1e-3
     assert logits.max_absolute is not None
     assert 0 < logits.max_absolute <= 1e-3
+
+
+def test_answers_of_few_prompts_at_a_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a model with a large vocabulary has them: the report says the same."""
+    asked: list[int] = []
+    generate = Reference.generate
+
+    def counted(self: Reference, prompts: Sequence[str], *rest: Any) -> list[ReferenceAnswer]:
+        asked.append(len(prompts))
+        return generate(self, prompts, *rest)
+
+    monkeypatch.setattr(Reference, "generate", counted)
+    together = _verify(path, prompts=19, tasks=())
+    monkeypatch.setattr("art_export.verify.KEPT", 0)
+    apart = _verify(path, prompts=19, tasks=())
+    assert asked == [19, BATCH, BATCH, BATCH, 3, BATCH]
+    assert together.passed and apart.passed
+    told = [[(check.name, check.detail) for check in each.checks] for each in (together, apart)]
+    assert told[0] == told[1]
+
+
+def _failing_task() -> TaskSample:
+    """The engine, which is asked first, is wrong and PyTorch is right."""
+    verdicts = iter([False, False, True, True])
+    return TaskSample("echo", ("Call", "Wake me up"), ("x", "y"), lambda *_: next(verdicts), 2)
+
+
+@pytest.mark.parametrize(
+    ("precision", "art", "told"),
+    [("int4", "one", True), ("int8", "one", True), ("int4", None, False), ("fp32", "one", False)],
+)
+def test_lost_accuracy_says_how_to_go_on(
+    path: Path, tiny_model_dir: Path, precision: str, art: str | None, told: bool
+) -> None:
+    """Where weights are rounded and there is a picture to be trained against them."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps({**manifest, "precision": precision}))
+    report = _verify(path, art=art, prompts=1, tasks=(_failing_task(),))
+    assert _failed(report) == ["accuracy, echo"]
+    command = (
+        f"art-export train {tiny_model_dir} --task echo --init {path / 'arts/one/art.png'} "
+        f"--weights {precision}"
+    )
+    detail = report.checks[-1].detail
+    assert detail.startswith("engine 0/2, PyTorch 2/2")
+    assert (command in detail) is told and ("train" in detail) is told
 
 
 def test_a_wrong_base_model(path: Path, tiny_model_dir: Path, tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ import onnxruntime
 import pytest
 
 from engines import onnxruntime_engine
+from engines.bundle import BundleFolder
 from engines.contract import DecoderInput, Engine, EngineOptions
 from engines.errors import MissingEngineError, OptionError
 from engines.onnxruntime_engine import OnnxRuntimeEngine, State, chosen_provider
+from engines.onnxruntime_providers import provider_list
 from engines.positions import text_positions
 
 
@@ -100,7 +102,12 @@ def test_providers_by_device_and_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [EngineOptions(device="cuda"), EngineOptions(provider="tensorrt")]
+    "options",
+    [
+        EngineOptions(device="cuda"),
+        EngineOptions(device="cuda:1"),
+        EngineOptions(provider="tensorrt"),
+    ],
 )
 def test_a_provider_that_is_not_installed(options: EngineOptions) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
@@ -113,6 +120,7 @@ def test_a_provider_that_is_not_installed(options: EngineOptions) -> None:
     ("options", "named"),
     [
         (EngineOptions(device="cudo"), "did you mean 'cuda'"),
+        (EngineOptions(device="cuda:x"), "did you mean 'cuda'"),
         (EngineOptions(provider="tensort"), "did you mean 'tensorrt'"),
         (EngineOptions(device="cpu", provider="cuda"), "leave one of the two out"),
     ],
@@ -120,6 +128,18 @@ def test_a_provider_that_is_not_installed(options: EngineOptions) -> None:
 def test_options_that_cannot_be(options: EngineOptions, named: str) -> None:
     with pytest.raises(OptionError, match=named):
         chosen_provider(options)
+
+
+def test_tensorrt_keeps_what_it_builds_by_bundle(
+    tiny_bundle_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In the user's cache and never in the bundle, whose files must stay as they were built."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    providers = onnxruntime_engine._providers(tiny_bundle_dir, "tensorrt", 1)
+    graphs = BundleFolder.open(tiny_bundle_dir).manifest.graph_sha256
+    cache = tmp_path / "art-export" / "onnxruntime-tensorrt"
+    assert providers == provider_list("tensorrt", 1, cache, graphs, half=False)
+    assert cache.is_dir()
 
 
 def test_kernels_of_the_cpu_are_not_for_another_provider() -> None:

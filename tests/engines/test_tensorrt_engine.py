@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx_ir as ir
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from art_export.compilers.tensorrt_delta_rule import inline
-from engines import tensorrt_library
+from engines import tensorrt_engine, tensorrt_library
 from engines.contract import Engine, EngineOptions, Stepper
 from engines.errors import BundleError, MissingEngineError, OptionError, PromptError
 from engines.tensorrt_engine import TensorRtEngine, TensorRtRtxEngine
@@ -272,6 +273,41 @@ def test_a_plan_of_tensorrt_names_its_gpu(record: PlanRecord) -> None:
     with pytest.raises(BundleError, match=r"sm90 \(H200\)") as info:
         check_target(built, built.version, "sm89", "RTX 4090")
     assert info.value.fix == "build the bundle again with --engine tensorrt"
+
+
+def test_plans_of_another_gpu_of_the_same_capability(record: PlanRecord) -> None:
+    """TensorRT itself would load them and warn."""
+    built = replace(record, engine="tensorrt", targets=("sm90",), device="H200")
+    warning = check_target(built, built.version, "sm90", "H100")
+    assert warning is not None
+    assert "built on H200 run on H100" in warning and "--engine tensorrt" in warning
+    assert check_target(built, built.version, "sm90", "H200") is None
+    assert check_target(replace(built, device=None), built.version, "sm90", "H100") is None
+    assert check_target(replace(record, device="RTX 4090"), record.version, "sm89", "L40") is None
+
+
+def test_opening_them_says_so(
+    record: PlanRecord,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    plans = plans_folder(tmp_path, "tensorrt")
+    plans.mkdir(parents=True)
+    replace(record, engine="tensorrt", targets=("sm90",), device="H200").write(plans)
+    library = SimpleNamespace(__version__=record.version)
+    graphs = load_graphs("qwen3_5")
+    parts = {graph.file: part for part, graph in record.graphs.items()}
+    for name, stand_in in {
+        "load_library": lambda name: library,
+        "cuda_device": lambda name, device: torch.device("cpu"),
+        "capability_of": lambda device: "sm90",
+        "PlanProgram": lambda *given: OnnxProgram(graphs[parts[given[3].file]]),
+    }.items():
+        monkeypatch.setattr(tensorrt_engine, name, stand_in)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "H100")
+    with TensorRtEngine.open(tmp_path):
+        assert "built on H200 run on H100" in caplog.text
 
 
 @pytest.mark.parametrize(("name", "extra"), [("tensorrt", "gpu"), ("tensorrt-rtx", "tensorrt-rtx")])

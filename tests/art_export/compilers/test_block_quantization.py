@@ -59,6 +59,37 @@ def test_products(bits: int, rows: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(
+    ("node", "turned"),
+    [("MatMul", True), ("Gemm", True), ("Gemm", False), ("FusedMatMul", True)],
+)
+def test_products_of_the_portable_form(node: str, turned: bool, bits: int) -> None:
+    """A matrix that lies (inputs, outputs) is turned round first."""
+    weight = _weight()
+    x = ir.Value(name="x", shape=ir.Shape(["n", INPUTS]), type=ir.TensorType(ir.DataType.FLOAT))
+    attributes = [] if turned else [ir.AttrInt64("transB", 1)]
+    domain = CONTRIB if node == "FusedMatMul" else ""
+    made = ir.Node(domain, node, [x, ir.Value(name="w")], attributes)
+    model = _graph(weight.T.copy() if turned else weight, made, x)
+    quantize(model, bits)
+    assert [each.op_type for each in model.graph] == ["MatMulNBits"]
+    feed = np.random.default_rng(3).standard_normal((5, INPUTS)).astype(np.float32)
+    expected = feed @ _stored(weight, bits).T
+    assert np.abs(_run(model, feed) - expected).max() < 0.02 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    "attribute", [ir.AttrFloat32("alpha", 2.0), ir.AttrInt64("transA", 1)], ids=str
+)
+def test_a_product_that_is_more_than_one_stays(attribute: ir.Attr) -> None:
+    x = ir.Value(name="x", shape=ir.Shape(["n", INPUTS]))
+    made = ir.Node("", "Gemm", [x, ir.Value(name="w")], [attribute, ir.AttrInt64("transB", 1)])
+    model = _graph(_weight(), made, x)
+    quantize(model, 8)
+    assert [each.op_type for each in model.graph] == ["Gemm"]
+
+
+@pytest.mark.parametrize("bits", [4, 8])
 def test_products_of_one_input_become_one(bits: int) -> None:
     """Two of them here, and a third of what comes out of the first."""
     first, second, third = _weight(1), _weight(2)[:7], _weight(3)[:INPUTS, :]

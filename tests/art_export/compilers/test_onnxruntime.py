@@ -31,10 +31,33 @@ OUTSIDE_LAYERS = 50
 
 
 @pytest.fixture(scope="module")
-def exported(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The three graphs as they leave the exporter."""
-    model = load_model(ModelSource("tiny", tiny_model_dir), "fp32")
-    graphs = dict(export_parts(load_parts(model, SIZE), compiler.FORMS[None]))
+def exported(tiny_model_dir: Path) -> dict[str, bytes]:
+    """The three graphs as they leave the exporter, in the form of the CPU's kernels."""
+    return _export(tiny_model_dir, None)
+
+
+@pytest.fixture(scope="module")
+def portable(tiny_model_dir: Path) -> dict[str, bytes]:
+    """The same as they are for a GPU's provider."""
+    return _export(tiny_model_dir, "cuda")
+
+
+@pytest.fixture(params=[None, "cuda"], ids=["kernels", "portable"])
+def provider(request: pytest.FixtureRequest) -> str | None:
+    asked: str | None = request.param
+    return asked
+
+
+@pytest.fixture
+def either(request: pytest.FixtureRequest, provider: str | None) -> dict[str, bytes]:
+    """The graphs of the form that `provider` takes."""
+    graphs: dict[str, bytes] = request.getfixturevalue("portable" if provider else "exported")
+    return graphs
+
+
+def _export(folder: Path, provider: str | None) -> dict[str, bytes]:
+    model = load_model(ModelSource("tiny", folder), "fp32")
+    graphs = dict(export_parts(load_parts(model, SIZE), compiler.FORMS[provider]))
     return {name: ir.to_proto(graph).SerializeToString() for name, graph in graphs.items()}
 
 
@@ -44,9 +67,11 @@ def _graphs(exported: dict[str, bytes]) -> dict[str, ir.Model]:
     }
 
 
-def _compile(exported: dict[str, bytes], precision: str, folder: Path) -> Path:
+def _compile(
+    exported: dict[str, bytes], precision: str, folder: Path, provider: str | None = None
+) -> Path:
     folder.mkdir()
-    options = CompileOptions("onnxruntime", precision, SIZE, max_length=1024)
+    options = CompileOptions("onnxruntime", precision, SIZE, max_length=1024, provider=provider)
     stages: list[str] = []
     compile_graphs(_graphs(exported), folder, options, stages.append)
     assert tuple(stages) == compiler.STAGES
@@ -113,12 +138,16 @@ def test_buffers_may_be_longer_than_what_is_in_them(exported: dict[str, bytes]) 
     ("precision", "bytes_a_weight"), [("int8", 1 + 4 / 64), ("int4", 0.5 + 4 / 64)]
 )
 def test_a_tied_table_is_stored_once(
-    exported: dict[str, bytes], precision: str, bytes_a_weight: float, tmp_path: Path
+    either: dict[str, bytes],
+    provider: str | None,
+    precision: str,
+    bytes_a_weight: float,
+    tmp_path: Path,
 ) -> None:
     """It is read by rows in one graph and multiplied by in another."""
-    embed = _graphs(exported)["embed"].graph
+    embed = _graphs(either)["embed"].graph
     (table,) = [v.const_value for v in embed.initializers.values() if v.const_value is not None]
-    folder = _compile(exported, precision, tmp_path / precision)
+    folder = _compile(either, precision, tmp_path / precision, provider)
     places = set()
     for part, op_type in (("embed", "GatherBlockQuantized"), ("decoder", "MatMulNBits")):
         graph = ir.load(folder / GRAPHS[part]).graph
@@ -130,11 +159,40 @@ def test_a_tied_table_is_stored_once(
     assert sum(length or 0 for _, length in place) == table.size * bytes_a_weight
 
 
-def test_precisions_in_order_of_bytes_and_error(exported: dict[str, bytes], tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_every_product_with_a_constant_is_quantised(
+    either: dict[str, bytes], provider: str | None, precision: str, tmp_path: Path
+) -> None:
+    """As many outputs are multiplied in few bits as there are in all matrices of the decoder."""
+    before = _products(_graphs(either)["decoder"])
+    assert len(before) == 16
+    decoder = ir.load(_compile(either, precision, tmp_path / "out", provider) / GRAPHS["decoder"])
+    assert _products(decoder) == []
+    quantised = [node for node in decoder.graph if node.op_type == "MatMulNBits"]
+    sizes = [
+        node.attributes.get_int("K", 0) * node.attributes.get_int("N", 0) for node in quantised
+    ]
+    assert sum(sizes) == sum(before)
+
+
+def _products(model: ir.Model) -> list[int]:
+    """Weights of every product with a constant matrix, functions included."""
+    nodes = [*model.graph, *(node for each in model.functions.values() for node in each)]
+    weights = [
+        node.inputs[1].const_value
+        for node in nodes
+        if node.op_type in ("MatMul", "Gemm", "FusedMatMul") and node.inputs[1] is not None
+    ]
+    return [tensor.size for tensor in weights if tensor is not None]
+
+
+def test_precisions_in_order_of_bytes_and_error(
+    either: dict[str, bytes], provider: str | None, tmp_path: Path
+) -> None:
     sizes, errors, exact = [], [], None
     ids = np.random.default_rng(0).integers(10, 300, (2, 40))
     for precision in ("fp32", "int8", "int4"):
-        folder = _compile(exported, precision, tmp_path / precision)
+        folder = _compile(either, precision, tmp_path / precision, provider)
         sizes.append((folder / WEIGHTS).stat().st_size)
         with OnnxRuntimeEngine(folder) as engine:
             inputs = DecoderInput(
@@ -149,9 +207,9 @@ def test_precisions_in_order_of_bytes_and_error(exported: dict[str, bytes], tmp_
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])
 def test_steps_are_those_of_plain_decoding(
-    exported: dict[str, bytes], precision: str, tmp_path: Path
+    either: dict[str, bytes], provider: str | None, precision: str, tmp_path: Path
 ) -> None:
-    with OnnxRuntimeEngine(_compile(exported, precision, tmp_path / "out")) as engine:
+    with OnnxRuntimeEngine(_compile(either, precision, tmp_path / "out", provider)) as engine:
         ids = np.random.default_rng(0).integers(10, 300, (2, 6))
         mask = np.ones_like(ids)
         inputs = DecoderInput(engine.embed(ids), mask, text_positions(np.zeros(2, int), 6))
