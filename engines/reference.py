@@ -9,20 +9,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from transformers import AutoImageProcessor
 
 from engines.chat_template import ChatTemplate
-from engines.errors import ModelError
 from engines.families import picture_layout
+from engines.image_processor import ImageProcessor, Pixels
 from engines.model import ModelSource, eos_ids, load_model, load_tokenizer
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,32 +38,16 @@ class Reference:
         self.tokenizer = load_tokenizer(source.path)
         self._ends = eos_ids(source.path, self.tokenizer)
         self._counts: dict[int, int] = {}
-        # The PIL back end: torchvision is no dependency, and both leave such a picture alone.
-        self.processor = AutoImageProcessor.from_pretrained(source.path, backend="pil")
+        self.processor = ImageProcessor(source.path, self.model.config)
 
     def check_size(self, size: int) -> None:
         """Raise ModelError unless the processor leaves pictures of size x size as they are."""
-        values = self.processed(np.zeros((size, size, 3), np.uint8))["pixel_values"]
-        # Qwen's processors repeat a still picture along the temporal axis.
-        repeated = getattr(self.model.config.vision_config, "temporal_patch_size", 1)
-        pixels = values.numel() // 3 // repeated
-        if pixels != size * size:
-            raise ModelError(
-                got=f"a picture size of {size}, {size * size} pixels, of which the model's "
-                f"processor makes {pixels}",
-                expected="a size that it leaves alone, so that pixels reach the model as trained",
-                fix="choose another --size, a multiple of patch size times merge size",
-            )
+        self.processor.check_size(size)
 
     def processed(self, pixels: Pixels) -> dict[str, torch.Tensor]:
         """What the processor makes of one picture: pixel_values, and what the model takes beside
         them."""
-        options: dict[str, Any] = {}
-        if hasattr(self.processor, "do_image_splitting"):
-            # Unless told otherwise, such a processor enlarges every picture and cuts it into tiles.
-            options = {"do_resize": False, "do_image_splitting": False}
-            options["max_image_size"] = {"longest_edge": len(pixels)}
-        return dict(self.processor(images=Image.fromarray(pixels), return_tensors="pt", **options))
+        return self.processor.processed(pixels)
 
     @torch.inference_mode()
     def vision(self, pixels: Pixels) -> NDArray[np.float32]:

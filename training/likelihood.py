@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from training.batches import Batch, Row, collate
 from training.linear_cross_entropy import linear_cross_entropy
+from training.linear_losses import Losses, linear_losses
 from training.policy import Policy, PrefixPolicy, device_of
 
 
@@ -35,6 +36,19 @@ def token_losses(
 
     losses = policy(batch.input_ids, batch.places, head)
     return losses, right
+
+
+def losses_of_answers(policy: Policy, batch: Batch, losses_of: Losses) -> torch.Tensor:
+    """Another loss fp32 (tokens,) of every answer token of `batch` in turn, as `token_losses`
+    computes cross-entropy: `losses_of` sees the logits of some of these tokens at a time."""
+    if not isinstance(policy, PrefixPolicy):
+        logits = policy(batch.input_ids, batch.keep)[batch.wanted].float()
+        return losses_of(logits, slice(0, len(logits)))
+
+    def head(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return linear_losses(hidden[0], weight, losses_of)
+
+    return policy(batch.input_ids, batch.places, head)
 
 
 def token_logprobs(

@@ -49,9 +49,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         targets: torch.Tensor,
         temperature: float,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        size = max(1, CHUNK // weight.shape[0])
+        size = chunk_size(weight)
         wanted = ctx.needs_input_grad[0]
-        matrix = _as_multiplied(weight)
+        matrix = as_multiplied(weight)
         found = [
             _chunk(some, matrix, which, temperature, wanted)
             for some, which in zip(hidden.split(size), targets.split(size), strict=True)
@@ -92,7 +92,12 @@ def _chunk(
     return losses, right, (gradients / temperature).to(hidden.dtype)
 
 
-def _as_multiplied(weight: torch.Tensor) -> torch.Tensor:
+def chunk_size(weight: torch.Tensor) -> int:
+    """For how many positions logits of the head (vocabulary, width) are held at once."""
+    return max(1, CHUNK // weight.shape[0])
+
+
+def as_multiplied(weight: torch.Tensor) -> torch.Tensor:
     """`weight` in the dtype that products are computed in here: autocast's, if it is on."""
     kind = weight.device.type
     if torch.is_autocast_enabled(kind):

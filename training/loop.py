@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -100,6 +100,34 @@ class Outcome:
     step_seconds: float
 
 
+@dataclass
+class Means:
+    """Means of numbers over the parts of a step, weighted by the parts' shares of the whole.
+
+    One that some parts lack, because nothing in them had it, is the mean over those that have it.
+    """
+
+    sums: dict[str, float] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
+
+    def add(self, numbers: Mapping[str, float], share: float) -> None:
+        """Those of one part."""
+        for name, number in numbers.items():
+            self.sums[name] = self.sums.get(name, 0.0) + share * number
+            self.shares[name] = self.shares.get(name, 0.0) + share
+
+    def over_processes(self) -> dict[str, float]:
+        """The means, over the parts of all processes."""
+        sums = processes.summed_by_name(self.sums)
+        shares = processes.summed_by_name(self.shares)
+        # Parts that together are the whole have shares of 1 but for rounding, which stays out.
+        whole = {name for name, share in shares.items() if abs(share - 1) < 1e-9}
+        return {
+            name: number if name in whole else number / shares[name]
+            for name, number in sums.items()
+        }
+
+
 class Loop:
     """One run, from wherever its folder's checkpoint has left it.
 
@@ -179,15 +207,14 @@ class Loop:
         """One optimiser step; its loss, gradient norm and whatever else was measured."""
         policy = self.learner.policy(self.at.step)
         batch = self.objective.batch(policy, self.at.step)
-        measured: dict[str, float] = {"loss": 0.0}
+        mean = Means()
         for part, share in self._parts(batch):
             loss, metrics = self.objective.loss(policy, part)
             # Without a gradient: nothing in this part tells better from worse.
             if loss.requires_grad:
                 (loss * share).backward()
-            for name, number in {"loss": float(loss.detach()), **metrics}.items():
-                measured[name] = measured.get(name, 0.0) + share * number
-        measured = processes.summed_by_name(measured)
+            mean.add({"loss": float(loss.detach()), **metrics}, share)
+        measured = mean.over_processes()
         self._check(measured["loss"], "loss")
         measured |= self.learner.collect()
         self._check(measured["gradient_norm"], "gradient")

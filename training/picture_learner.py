@@ -30,12 +30,14 @@ class Treatment:
     """What the picture and the model go through in training, beside the objective.
 
     likeness: what holds the picture to its start. distortions: what is done to it before the
-    model sees it, one drawn a step from `seed`. bf16, recompute: see `training.memory`.
+    model sees it, one drawn from `seed` for every `same_view` steps. bf16, recompute: see
+    `training.memory`.
     """
 
     likeness: Likeness = field(default_factory=Likeness)
     distortions: tuple[str, ...] = ()
     seed: int = 0
+    same_view: int = 1
     bf16: bool = False
     recompute: bool = False
 
@@ -79,7 +81,8 @@ class PictureLearner:
         treatment, self._picture = self.treatment, self.picture()
         # Cut off, so that the gradients of all processes can be added here.
         self._shown = self._picture.detach().requires_grad_()
-        seen = distorted(self._shown, treatment.distortions, treatment.seed, step)
+        turn = step // treatment.same_view
+        seen = distorted(self._shown, treatment.distortions, treatment.seed, turn)
         self._whole = picture_policy(self._light, self.chat, seen)
         self._cut = self._whole.cut()
         return self._cut

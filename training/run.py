@@ -83,7 +83,7 @@ def train(
         if loaded_at_use:
             options = replace(options, recompute=True)
         objective = make_objective(found, _material(options, setup))
-        learner = make_learner(options, setup, start)
+        learner = make_learner(options, setup, start, objective.same_view)
         run = _Run(options, setup, objective, learner, folder, notes)
         return run.train(progress, reporters)
 
@@ -157,8 +157,11 @@ def _start(options: TrainOptions, size: int) -> tuple[np.ndarray, tuple[str, ...
     return picture.pixels, picture.notes
 
 
-def make_learner(options: TrainOptions, setup: Setup, start: np.ndarray) -> PictureLearner:
-    """What trains the picture `start`, uint8 (size, size, 3), as `options` ask for."""
+def make_learner(
+    options: TrainOptions, setup: Setup, start: np.ndarray, same_view: int = 1
+) -> PictureLearner:
+    """What trains the picture `start`, uint8 (size, size, 3), as `options` ask for; `same_view` is
+    the objective's."""
     provenance = Provenance(
         base_model=setup.source.name,
         base_hash=setup.weights_sha256,
@@ -176,6 +179,7 @@ def make_learner(options: TrainOptions, setup: Setup, start: np.ndarray) -> Pict
         Likeness(options.variation, options.low),
         tuple(options.robust),
         options.seed,
+        same_view,
         bf16=options.precision == "bf16",
         recompute=options.recompute,
     )

@@ -10,6 +10,7 @@ from engines.chat import Chat
 from engines.environment import versions
 from engines.errors import DataError
 from engines.families import load_parts, picture_layout
+from engines.image_processor import ImageProcessor
 from engines.model import (
     ModelSource,
     load_config,
@@ -115,9 +116,15 @@ def load_setup(
 
     `size` is the picture's, None where there is none: the vision tower then gets its smallest.
     `device` is where the model is put, None where the options say.
+
+    Raises:
+        ModelError: the model's processor would resize pictures of `size`.
     """
     data = load_dataset(options)
     source = resolve_model(options.model)
+    if size is not None:
+        # A picture is trained past the processor; whoever runs the model has it in between.
+        ImageProcessor(source.path, load_config(source.path)).check_size(size)
     hashed = weights_sha256(source.path)
     own = checked_device(processes.own_device(options.device))
     device = own if device is None else device

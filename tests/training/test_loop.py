@@ -4,19 +4,21 @@ import json
 import math
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
 from engines.errors import CheckFailed, OptionError
-from tests.training.fakes import BigramLearner, loop_options, objective_of
-from training.batches import Batch
+from tests.training.fakes import TRAIN, BigramLearner, loop_options, objective_of
+from training.batches import Batch, Row
 from training.interruption import Interrupted
 from training.loop import Loop
+from training.objectives.base import Loss
 from training.objectives.sft import loss as sft
-from training.objectives.supervised import LossFunction
+from training.objectives.supervised import LossFunction, Supervised
 from training.policy import Policy
 from training.store import RunFolder
 
@@ -189,6 +191,32 @@ def test_a_batch_in_parts_gives_the_step_of_the_whole(tmp_path: Path) -> None:
         assert torch.allclose(learner.table, expected.table, atol=1e-5)
         pairs = zip(lines(tmp_path / "whole"), lines(tmp_path / f"parts-{parts}"), strict=True)
         assert all(a.get("loss") == pytest.approx(b.get("loss")) for a, b in pairs)
+
+
+def test_what_some_parts_lack_is_the_mean_over_the_others(tmp_path: Path) -> None:
+    """Four parts with unlike shares; the second and the last tell nothing of `told`."""
+
+    class Telling(Supervised):
+        said: ClassVar[list[dict[str, float]]] = [{"told": 2.0}, {}, {"told": 8.0}, {"rare": 3.0}]
+
+        def batch(self, policy: Policy, step: int) -> Sequence[Row]:
+            return TRAIN
+
+        def loss(self, policy: Policy, part: Sequence[Row]) -> Loss:
+            assert len(part) == 1
+            return super().loss(policy, part)._replace(metrics=self.said[TRAIN.index(part[0])])
+
+    learner, run = BigramLearner(tmp_path / "run"), RunFolder(tmp_path / "run")
+    objective = Telling(sft, TRAIN, TRAIN, batch_size=4, seed=0)
+    loop = Loop(learner, objective, loop_options(accumulate=4), run, {})
+    measured = loop.step(1.0)
+    first, _, third, _ = (objective.weight([row]) for row in TRAIN)
+    expected = (2 * first + 8 * third) / (first + third)
+    assert measured["told"] == pytest.approx(expected)
+    assert measured["rare"] == pytest.approx(3.0)
+    whole = Loop(BigramLearner(tmp_path), objective_of(sft), loop_options(), run, {})
+    whole.objective.batch = lambda policy, step: TRAIN  # type: ignore[method-assign]
+    assert measured["loss"] == pytest.approx(whole.step(1.0)["loss"])
 
 
 def test_a_step_without_any_gradient_changes_nothing(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -220,6 +221,36 @@ def test_bad_input_is_told_and_nothing_is_written(
     with pytest.raises(error, match=message) as caught:
         train(replace(options, **changes))
     assert isinstance(caught.value, UserError)
+    assert not options.out.exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": {"shortest_edge": 65536, "longest_edge": 16777216}},
+        {"min_pixels": 65536, "max_pixels": 16777216},
+        {"size": {"shortest_edge": 256, "longest_edge": 1024}},
+    ],
+)
+def test_a_processor_that_would_resize_the_picture_is_told_at_start(
+    options: TrainOptions, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(options.model, folder)
+    path = folder / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(ModelError, match=r"a picture size of 64, 4096 pixels") as caught:
+        train(replace(options, model=str(folder)))
+    assert "preprocessor_config.json" in caught.value.fix
+    assert not options.out.exists()
+
+
+def test_a_model_without_its_processor_is_refused(options: TrainOptions, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(options.model, folder)
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(ModelError, match="image processor"):
+        train(replace(options, model=str(folder)))
     assert not options.out.exists()
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from engines.families.parts import Parts
 from training.baselines.adapter import AdapterLearner, train_adapter
 from training.options import AdapterResult, Progress, SoftPromptOptions
-from training.policy import Policy, PrefixPolicy
+from training.policy import Policy, PrefixPolicy, no_logits
 from training.reporters import Reporter
 from training.setup import Setup
 
@@ -78,5 +78,5 @@ def vectors_policy(parts: Parts, vectors: torch.Tensor) -> PrefixPolicy:
     width = parts.embed(torch.zeros(1, 1, dtype=torch.long, device=device)).shape[-1]
     rows = F.pad(vectors, (0, width - vectors.shape[-1]))[None].to(empty[0].dtype)
     positions = torch.arange(count, device=device).expand(3, 1, count)
-    _, state = parts.decoder(rows, None, positions, empty, 1)
+    _, state = parts.decoder(rows, None, positions, empty, 1, no_logits)
     return PrefixPolicy(parts, tuple(state), count)

@@ -64,10 +64,12 @@ class Objective(ABC):
     """What a run optimises and how it is scored; one is made for every run.
 
     notes: what the user should be told of the data. needs_picture: whether it works on a picture
-    alone, and not on an adapter of the weights.
+    alone, and not on an adapter of the weights. same_view: for how many steps, from 0 on, the
+    picture has to be distorted alike, since they compare what the model says under it.
     """
 
     notes: tuple[str, ...] = ()
+    same_view: int = 1
     needs_picture: ClassVar[bool] = True
 
     @abstractmethod

@@ -29,8 +29,9 @@ from engines.errors import OptionError
 from engines.names import choose
 from engines.prefix import PrefixState
 from engines.sampling import Sample, SamplingOptions, sample
-from training.batches import IGNORE, Lazy, Row, batch_indices, collate
+from training.batches import Lazy, Row, batch_indices, collate
 from training.encoding import check_room
+from training.likelihood import losses_of_answers
 from training.objectives.base import Loss, Material, Objective, parse_settings
 from training.policy import Policy, device_of, text_policy
 from training.rollouts import open_runtime, pixels_of, text_prefix
@@ -107,10 +108,13 @@ class Distill(Objective):
 
     def loss(self, policy: Policy, part: Sequence[Lesson]) -> Loss:
         batch = collate([lesson.row for lesson in part], device_of(policy))
-        logits = policy(batch.input_ids, batch.keep)[batch.targets != IGNORE]
         ids = torch.cat([lesson.ids for lesson in part]).long()
         logprobs = torch.cat([lesson.logprobs for lesson in part])
-        return Loss(kept_divergence(logits.float(), ids, logprobs))
+
+        def divergence(logits: torch.Tensor, which: slice) -> torch.Tensor:
+            return kept_divergence(logits, ids[which], logprobs[which])
+
+        return Loss(losses_of_answers(policy, batch, divergence).mean())
 
     def score(self, policy: Policy) -> Score:
         """exact: share of validation questions that the student answers just as the teacher.
@@ -182,12 +186,21 @@ class Distill(Objective):
     @torch.no_grad()
     def _targets(self, told: Sequence[Row]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """The likeliest tokens and their logprobs, for every answer in `told`."""
-        batch = collate(told, device_of(self.teacher))
-        logits = self.teacher(batch.input_ids, batch.keep)[batch.targets != IGNORE].float()
-        count = min(self.settings.top or logits.shape[-1], logits.shape[-1])
-        top = logits.log_softmax(-1).topk(count)
+        ids: list[torch.Tensor] = []
+        logprobs: list[torch.Tensor] = []
+
+        def keep(logits: torch.Tensor, which: slice) -> torch.Tensor:
+            size = logits.shape[-1]
+            top = logits.topk(min(self.settings.top or size, size))
+            normaliser = logits.logsumexp(-1)
+            ids.append(top.indices.int())
+            logprobs.append(top.values - normaliser[:, None])
+            return normaliser
+
+        losses_of_answers(self.teacher, collate(told, device_of(self.teacher)), keep)
         lengths = [len(row.ids) - row.start for row in told]
-        return list(zip(top.indices.int().split(lengths), top.values.split(lengths), strict=True))
+        found = torch.cat(ids).split(lengths), torch.cat(logprobs).split(lengths)
+        return list(zip(*found, strict=True))
 
     def _answers(self, examples: Sequence[Example]) -> list[tuple[int, ...]]:
         if self.settings.answers == "reference":
@@ -222,18 +235,18 @@ class Distill(Objective):
 def kept_divergence(
     logits: torch.Tensor, ids: torch.Tensor, logprobs: torch.Tensor
 ) -> torch.Tensor:
-    """Mean KL(teacher || student) in nats over positions, all tokens that were not kept as one.
+    """KL(teacher || student) in nats, fp32 (positions,), all tokens that were not kept as one.
 
     Args:
         logits: the student's, fp32 (positions, vocabulary).
         ids, logprobs: the teacher's likeliest tokens, (positions, k).
     """
-    student = logits.log_softmax(-1).gather(-1, ids)
+    student = logits.gather(-1, ids) - logits.logsumexp(-1, keepdim=True)
     divergence = (logprobs.exp() * (logprobs - student)).sum(-1)
     if ids.shape[-1] < logits.shape[-1]:
         rest, left = _rest(logprobs), _rest(student)
         divergence = divergence + rest.exp() * (rest - left)
-    return divergence.mean()
+    return divergence
 
 
 def _rest(logprobs: torch.Tensor) -> torch.Tensor:

@@ -111,6 +111,8 @@ class Grpo(Objective):
     def __init__(self, material: Material) -> None:
         self.settings = parse_settings(Settings, material.settings)
         _check(self.settings)
+        # Ratios are between the picture before and after an update, not between distortions of it.
+        self.same_view = self.settings.updates
         self.material, setup = material, material.setup
         self.source, self.data = setup.data.source, setup.data
         self.reward = load_reward(self.settings.reward, self.source)

@@ -28,7 +28,7 @@ from training.batches import Batch
 from training.interruption import Interrupted
 from training.objectives.sft import loss as sft
 from training.options import AdapterResult, SoftPromptOptions
-from training.policy import Policy
+from training.policy import Policy, PrefixPolicy, no_logits
 
 SIZE = 64
 PROMPT = "Wake me up at 07:30 on Monday."
@@ -187,6 +187,34 @@ def test_gradients_are_those_of_pefts_forward(tiny_model_dir: Path) -> None:
     assert weight.grad is not None and vectors.grad is not None
     assert weight.grad.abs().max() > 1e-4
     assert torch.allclose(vectors.grad, weight.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_the_output_head_is_not_read_for_the_vectors(
+    tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = load_parts(load(tiny_model_dir), SIZE)
+    ids = torch.tensor([Chat.load(tiny_model_dir, SIZE).full_ids(PROMPT)])
+    vectors = torch.randn(4, parts.embed(ids).shape[-1]).requires_grad_()
+    heads: list[Any] = []
+    forward = parts.decoder.forward
+
+    def noted(*given: Any) -> Any:
+        heads.append(given[5] if len(given) > 5 else None)
+        return forward(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.decoder, "forward", noted)
+        whole = vectors_policy(parts, vectors)
+    assert heads == [no_logits]
+    entropy(whole(ids, ids.shape[1]), ids).backward()
+    found = vectors.grad
+
+    vectors.grad = None
+    positions = torch.arange(4).expand(3, 1, 4)
+    _, state = parts.decoder(vectors[None], None, positions, parts.empty_state(1), 1)
+    entropy(PrefixPolicy(parts, tuple(state), 4)(ids, ids.shape[1]), ids).backward()
+    assert found is not None and vectors.grad is not None
+    assert torch.equal(found, vectors.grad)
 
 
 def entropy(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

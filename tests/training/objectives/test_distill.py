@@ -14,6 +14,9 @@ from torch.nn import functional as F
 
 from engines.errors import DataError, OptionError
 from tests.training.objectives.conftest import grey_policy, interrupted, material_of, metrics
+from training import linear_cross_entropy
+from training.batches import collate
+from training.objectives import distill
 from training.objectives.distill import Distill, kept_divergence
 from training.options import TrainOptions
 from training.policy import text_policy
@@ -32,7 +35,8 @@ def test_all_tokens_kept_is_the_divergence_of_pytorch() -> None:
     student, teacher = torch.randn(5, 11), torch.randn(5, 11).log_softmax(-1)
     top = teacher.topk(11)
     expected = F.kl_div(student.log_softmax(-1), teacher, log_target=True, reduction="batchmean")
-    assert torch.allclose(kept_divergence(student, top.indices, top.values), expected)
+    found = kept_divergence(student, top.indices, top.values)
+    assert torch.allclose(found.mean(), expected)
 
 
 def test_fewer_tokens_bound_the_divergence_from_below() -> None:
@@ -41,7 +45,7 @@ def test_fewer_tokens_bound_the_divergence_from_below() -> None:
     found = []
     for count in (1, 5, 20, 49, 50):
         top = teacher.topk(count)
-        found.append(float(kept_divergence(student, top.indices, top.values)))
+        found.append(float(kept_divergence(student, top.indices, top.values).mean()))
     assert found == sorted(found)
     assert found[0] > 0
     assert found[3] == pytest.approx(found[4], rel=1e-2)
@@ -51,11 +55,56 @@ def test_a_student_like_the_teacher_has_no_loss_and_no_gradient() -> None:
     torch.manual_seed(0)
     logits = torch.randn(4, 30, requires_grad=True)
     top = logits.detach().log_softmax(-1).topk(7)
-    loss = kept_divergence(logits, top.indices, top.values)
+    loss = kept_divergence(logits, top.indices, top.values).mean()
     loss.backward()
     assert loss.detach().abs() < 1e-6
     assert logits.grad is not None
     assert logits.grad.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("top", [0, 7])
+@pytest.mark.parametrize("chunk", [1, 3 * 400, 1 << 26])
+def test_logits_in_chunks_have_the_gradient_of_whole_logits(
+    distilling: TrainOptions, monkeypatch: pytest.MonkeyPatch, chunk: int, top: int
+) -> None:
+    objective = Distill(material_of(distilling, top=top))
+    policy = grey_policy(objective.material.setup)
+    lessons = objective.batch(policy, 0)
+    monkeypatch.setattr(linear_cross_entropy, "CHUNK", chunk)
+    cut, whole = policy.cut(), policy.cut()
+    found = objective.loss(cut, lessons).value
+    found.backward()
+
+    batch = collate([lesson.row for lesson in lessons])
+    logits = whole(batch.input_ids, batch.keep)[batch.wanted]
+    ids = torch.cat([lesson.ids for lesson in lessons]).long()
+    kept = torch.cat([lesson.logprobs for lesson in lessons])
+    expected = kept_divergence(logits, ids, kept).mean()
+    expected.backward()
+    assert torch.allclose(found, expected, atol=1e-6)
+    for one, two in zip(cut.state, whole.state, strict=True):
+        assert one.grad is not None and two.grad is not None
+        assert torch.allclose(one.grad, two.grad, atol=1e-6)
+
+
+def test_no_more_logits_are_made_than_answers_have_tokens(
+    distilling: TrainOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    inner = distill.kept_divergence
+
+    def counted(logits: torch.Tensor, ids: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+        seen.append(len(logits))
+        return inner(logits, ids, kept)
+
+    objective = Distill(material_of(distilling))
+    policy = grey_policy(objective.material.setup)
+    lessons = objective.batch(policy, 0)
+    monkeypatch.setattr(distill, "kept_divergence", counted)
+    monkeypatch.setattr(linear_cross_entropy, "CHUNK", 4 * 400)
+    objective.loss(policy, lessons)
+    assert max(seen) <= 4
+    assert sum(seen) == sum(len(lesson.ids) for lesson in lessons)
 
 
 @pytest.mark.parametrize("shape", ["hint", "system"])

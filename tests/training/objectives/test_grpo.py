@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 
 from engines.errors import OptionError
 from tests.training.objectives.conftest import grey_policy, material_of, metrics
+from training import picture_learner
 from training.likelihood import token_logprobs
 from training.objectives.grpo import Group, Grpo, advantages_of
 from training.options import TrainOptions
@@ -150,6 +151,28 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     rewarded: TrainOptions, check_resumed: Check, more: dict[str, Any]
 ) -> None:
     check_resumed(replace(rewarded, settings=SETTINGS | more))
+
+
+def test_updates_on_one_batch_of_rollouts_see_one_distortion(
+    rewarded: TrainOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a rate of nothing the picture stays, so that every ratio is 1 if it is seen alike."""
+    turns: list[int] = []
+    inner = picture_learner.distorted
+
+    def noted(picture: torch.Tensor, names: Sequence[str], seed: int, step: int) -> torch.Tensor:
+        turns.append(step)
+        # Always one that shows.
+        return inner(picture, names, seed, 7 + step) + 5.0 * step
+
+    monkeypatch.setattr(picture_learner, "distorted", noted)
+    # A positive reference keeps every group in the loss, so that every step measures its ratios.
+    settings = SETTINGS | {"updates": 2, "clip": 1e-4, "kl": 1e-9}
+    asked = replace(rewarded, settings=settings, robust=("noise", "jpeg"), lr=1e-12, steps=4)
+    train(asked)
+    assert turns == [0, 0, 1, 1]
+    clipped = [line["clipped"] for line in metrics(rewarded.out) if "clipped" in line]
+    assert clipped == [0.0] * 4
 
 
 def test_no_weight_changes(rewarded: TrainOptions, check_frozen: Check) -> None:
