@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from art_export.export.lora_inputs import linear_names, reserve
 from art_export.genai import write_genai
 from art_export.tolerances import tolerances_of
 from engines.chat import Chat
+from engines.environment import installed
 from engines.errors import CheckFailed, OptionError
 from engines.families import check_family, load_parts, picture_layout
 from engines.files import sha256_file, staged_folder, write_bytes
@@ -32,7 +32,11 @@ from engines.registry import COMPILED, engine_class, open_engine
 from engines.runtime import Runtime
 
 WEIGHT_FILES = (".onnx_data", ".bin", ".plan")
-TOOLCHAIN = ("torch", "transformers", "onnx", "onnxruntime", "onnxscript", "onnx-ir", "numpy")
+TOOLCHAIN = (
+    "torch", "transformers", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxscript", "onnx-ir",
+    "numpy",
+)  # fmt: skip
+"""Packages that the manifest names, where they are there: either onnxruntime will do."""
 PROBE = "How many apples are there in all? Count them."
 BEFORE, AFTER = ("hash", "load", "export"), ("parity", "record")
 """Stages around those of the compiler."""
@@ -267,5 +271,5 @@ def _manifest(
             FileRecord(path.relative_to(folder).as_posix(), path.stat().st_size, sha256_file(path))
             for path in paths
         ),
-        toolchain={"art-export": __version__, **{name: version(name) for name in TOOLCHAIN}},
+        toolchain={"art-export": __version__, **installed(TOOLCHAIN)},
     )

@@ -121,15 +121,21 @@ def _table(header: Row, rows: Sequence[Row]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def filled(text: str, folder: Path) -> str:
+    """A document with its figures as the files say, which lie relative to `folder`."""
+
+    def block(match: re.Match[str]) -> str:
+        found = tables(json.loads((folder / match["file"]).read_text(encoding="utf-8")))
+        return f"<!-- bench {match['file']} -->\n\n{found}\n\n<!-- end -->"
+
+    return BLOCK.sub(block, text)
+
+
 @click.command(help=__doc__)
 @click.argument("document", type=click.Path(path_type=Path, exists=True))
 def main(document: Path) -> None:
-    def filled(match: re.Match[str]) -> str:
-        path = document.parent / match["file"]
-        found = tables(json.loads(path.read_text()))
-        return f"<!-- bench {match['file']} -->\n\n{found}\n\n<!-- end -->"
-
-    document.write_text(BLOCK.sub(filled, document.read_text()))
+    text = filled(document.read_text(encoding="utf-8"), document.parent)
+    document.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ concurrency must equal those given one after another.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -18,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
+
+import click
 
 from engines.environment import environment
 from engines.files import write_json
@@ -89,25 +90,24 @@ def measure(url: str, count: int, repeats: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("bundle")
-    parser.add_argument("-o", "--out", type=Path, required=True)
-    parser.add_argument("-n", type=int, default=96)
-    parser.add_argument("--repeats", type=int, default=3)
-    arguments = parser.parse_args()
-    command = [sys.executable, "-m", "art_export.cli.main", "serve", arguments.bundle, "--port=0"]
+@click.command(help=__doc__)
+@click.argument("bundle")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="File to write.")
+@click.option("-n", "count", default=96, show_default=True, help="Requests in a turn.")
+@click.option("--repeats", default=3, show_default=True, help="Turns.")
+def main(bundle: str, out: Path, count: int, repeats: int) -> None:
+    command = [sys.executable, "-m", "art_export.cli.main", "serve", bundle, "--port=0"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as server:
         try:
             ready = json.loads(server.stdout.readline()) if server.stdout else {}
-            found = measure(ready["url"], arguments.n, arguments.repeats)
+            found = measure(ready["url"], count, repeats)
         finally:
             server.terminate()
-    result = {"kind": "serving", "bundle": Path(arguments.bundle).name, **found}
-    write_json(arguments.out, result | {"environment": environment()})
-    sys.stdout.write(json.dumps(found["concurrency"], indent=1) + "\n")
+    result = {"kind": "serving", "bundle": Path(bundle).name, **found}
+    write_json(out, result | {"environment": environment()})
+    click.echo(json.dumps(found["concurrency"], indent=1))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,22 @@
-"""What the documents say is held by what they document: links resolve, every command line is parsed
-by the command line itself, and those of the README and the tutorial are run, on a tiny model.
+"""What the documents say is held by what they document: links resolve, every command line of this
+project is parsed by the command itself (behind `docker run`, `torchrun` and `optimum-cli` too), and
+`art-export` in the README and the tutorial is run, on a tiny model.
 
-Commands stand in ```sh and ```console blocks; in the latter only lines that begin with `$ `.
+Commands stand in ```sh and ```console blocks; in the latter only lines that begin with `$ `. Of
+those within a sentence, `python -m` is looked at.
 """
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import click
+import optimum.commands.optimum_cli
 import pytest
 
 from art_export.cli.main import COMMANDS, cli, run
@@ -36,6 +41,11 @@ SHORTER = {
 NOT_RUN = {"serve": "it does not end", "demo": "a test of its own", "bench": "a test of its own"}
 ELSEWHERE = ("://", "Qwen/", "--config", "--device cuda")
 """What marks a line that needs a network, a server, a GPU or a file of the reader's."""
+STARTED_AS = ("art-export", "art_export.cli.main")
+"""What stands before our arguments: the program, an image's name, or a module for torchrun."""
+SPAN = re.compile(r"`(python -m (?:benchmarks|training)\.[^`]+)`")
+THEIRS = {"pip", "curl"}
+"""Programs that no test starts."""
 
 
 def blocks(document: str) -> list[tuple[str, str]]:
@@ -77,9 +87,53 @@ def redirected(words: list[str]) -> tuple[list[str], str | None]:
     return words, None
 
 
+def ours(words: list[str]) -> list[str] | None:
+    """The arguments for `art-export` in a command line, or None if it does not start it."""
+    words = redirected(words)[0]
+    if words[:2] == ["docker", "run"]:
+        return started_in_container(words[2:])
+    if words[0] in ("torchrun", "accelerate"):
+        return words[words.index(STARTED_AS[1]) + 1 :]
+    return words[1:] if words[0] == STARTED_AS[0] else None
+
+
+def started_in_container(words: list[str]) -> list[str]:
+    """What `docker run` would give to the image's entry point; only these options are known."""
+    options = [click.Option(["--rm"], is_flag=True), click.Option(["--gpus"])]
+    options += [click.Option([name], multiple=True) for name in ("-e", "-p", "-v")]
+    image = click.Argument(["image"])
+    rest = click.Argument(["rest"], nargs=-1, type=click.UNPROCESSED)
+    # What stands behind the image's name is not docker's, whatever it looks like.
+    settings = {"allow_interspersed_args": False}
+    run_command = click.Command("run", params=[*options, image, rest], context_settings=settings)
+    parameters = run_command.make_context("run", words).params
+    assert parameters["image"] == STARTED_AS[0]
+    return list(parameters["rest"])
+
+
+def modules_run(document: str) -> list[list[str]]:
+    """Every `python -m benchmarks.X ...` or `training.X`, in blocks and within sentences."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    spans = [shlex.split(span) for span in SPAN.findall(FENCE.sub("", text))]
+    known = [words for words in command_lines(document) if words[:2] == ["python", "-m"]]
+    lines = [words[2:] for words in (*spans, *known) if words[2] != "pytest"]
+    # One word alone names a program in a sentence.
+    return [words for words in lines if len(words) > 1 or ["python", "-m", *words] in known]
+
+
 ALL = [words for document in DOCUMENTS for words in command_lines(document)]
-OURS = [redirected(words)[0][1:] for words in ALL if Path(words[0]).name == "art-export"]
+OURS = [found for words in ALL if (found := ours(words)) is not None]
 MAKE = sorted({" ".join(words) for words in ALL if words[0] == "make"})
+OPTIMUM = sorted({shlex.join(words) for words in ALL if words[0] == "optimum-cli"})
+MODULES = sorted({shlex.join(words) for document in DOCUMENTS for words in modules_run(document)})
+SERVICES = [
+    line
+    for document in DOCUMENTS
+    for kind, text in blocks(document)
+    if kind == "yaml"
+    for line in re.findall(r"^ +command: (.+)$", text, re.MULTILINE)
+]
+"""Commands of containers in compose files."""
 
 
 def test_the_readme_has_the_two_commands() -> None:
@@ -88,7 +142,7 @@ def test_the_readme_has_the_two_commands() -> None:
     assert ["make", "test"] in lines
 
 
-@pytest.mark.parametrize("line", sorted({shlex.join(words) for words in OURS}))
+@pytest.mark.parametrize("line", sorted({*map(shlex.join, OURS), *SERVICES}))
 def test_art_export_takes_this_line(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +173,60 @@ def test_make_knows_this_target(line: str) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for name in re.findall(r"\b([A-Z_]+)=", line):
         assert re.search(rf"^{name} \?=", makefile, re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", OPTIMUM)
+def test_optimum_takes_this_line(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optimum's own parser, and then that of `art-export build`, which it is handed to."""
+    handed: list[str] = []
+    monkeypatch.setattr(sys, "argv", shlex.split(line))
+    monkeypatch.setattr("art_export.optimum_command.main", lambda: handed.extend(sys.argv[1:]))
+    optimum.commands.optimum_cli.main()
+    assert handed[0] == "build"
+    parse(cli, handed, click.Context(cli, info_name="art-export"))
+
+
+@pytest.mark.parametrize("line", MODULES)
+def test_the_module_takes_this_line(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, *words = shlex.split(line)
+    # Files that a line reads are named from the folder of the repository.
+    monkeypatch.chdir(ROOT)
+    command = importlib.import_module(name).main
+    assert isinstance(command, click.Command)
+    command.make_context(name, words)
+
+
+def test_docker_finds_what_it_builds() -> None:
+    built = {shlex.join(words) for words in ALL if words[:2] == ["docker", "build"]}
+    assert built == {"docker build -t art-export ."}
+    assert (ROOT / "Dockerfile").is_file()
+
+
+def test_pytest_finds_what_it_is_given() -> None:
+    given = [words[3] for words in ALL if words[:3] == ["python", "-m", "pytest"]]
+    assert given and all((ROOT / path).exists() for path in given)
+
+
+def test_no_line_is_looked_at_by_nobody() -> None:
+    looked_at = {"make", "optimum-cli", "docker", "python"} | THEIRS
+    unknown = [words for words in ALL if ours(words) is None and words[0] not in looked_at]
+    assert unknown == []
+    assert not [w for w in ALL if w[0] == "docker" and w[1] not in ("build", "run")]
+    assert not [w for w in ALL if w[0] == "python" and w[1] != "-m"]
+    assert {words[0] for words in command_lines("README.md")}.isdisjoint(THEIRS)
+
+
+def test_the_accuracy_table_is_what_its_command_prints() -> None:
+    asked = [words for words in command_lines("README.md") if "benchmarks.table" in words]
+    assert len(asked) == 1
+    command = [sys.executable, *asked[0][1:]]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    table, _, _ = done.stdout.partition("\n\n")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    header = table.splitlines()[0]
+    assert text.count(header) == 1
+    start = text.index(header)
+    assert text[start : text.index("\n\n", start)] == table
 
 
 # -- following a document ------------------------------------------------------------------------

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from collections import Counter
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +111,23 @@ def test_build_reports_itself(tiny_model_dir: Path, tmp_path: Path) -> None:
     assert 0 <= result.parity <= result.tolerance
     with pytest.raises(OutputExistsError):
         build(BuildOptions(str(tiny_model_dir), tmp_path / "b", size=32))
+
+
+def test_onnxruntime_may_have_been_replaced_by_the_one_for_gpus(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package onnxruntime-gpu gives the same module, under another name of a package."""
+
+    def version(name: str) -> str:
+        if name == "onnxruntime":
+            raise PackageNotFoundError(name)
+        return "1.31.1" if name == "onnxruntime-gpu" else importlib.metadata.version(name)
+
+    monkeypatch.setattr("engines.environment.version", version)
+    build(BuildOptions(str(tiny_model_dir), tmp_path / "b", size=32))
+    toolchain = BundleFolder.open(tmp_path / "b").manifest.toolchain
+    assert toolchain["onnxruntime-gpu"] == "1.31.1"
+    assert "torch" in toolchain and "onnxruntime" not in toolchain
 
 
 @pytest.mark.parametrize(
