@@ -77,6 +77,16 @@ def test_what_a_swap_reports(bundle: Bundle) -> None:
     assert first.prefix_tokens == len(bundle.runtime.chat.prefix_ids())
 
 
+def test_an_art_copied_to_a_replica_gives_the_same_bits_there(
+    bundle: Bundle, path: Path, tmp_path: Path
+) -> None:
+    replica = Path(shutil.copytree(path, tmp_path / "replica"))
+    bundle.swap(_picture(1), "one")
+    shutil.copytree(path / "arts/one", replica / "arts/one")
+    with Bundle.load(replica) as other:
+        assert np.array_equal(_logits(other, "one"), _logits(bundle, "one"))
+
+
 def test_the_same_picture_changes_nothing_to_the_bit(bundle: Bundle) -> None:
     bundle.swap(_picture(1), "one")
     result = bundle.swap(_picture(1), "two")
