@@ -12,7 +12,7 @@ import torch
 
 from engines.errors import OptionError
 from tests.training.objectives.conftest import grey_policy, material_of, metrics
-from training import picture_learner
+from training.distortions import distorted
 from training.likelihood import token_logprobs
 from training.objectives.grpo import Group, Grpo, advantages_of
 from training.options import TrainOptions
@@ -158,14 +158,13 @@ def test_updates_on_one_batch_of_rollouts_see_one_distortion(
 ) -> None:
     """With a rate of nothing the picture stays, so that every ratio is 1 if it is seen alike."""
     turns: list[int] = []
-    inner = picture_learner.distorted
 
     def noted(picture: torch.Tensor, names: Sequence[str], seed: int, step: int) -> torch.Tensor:
         turns.append(step)
         # Always one that shows.
-        return inner(picture, names, seed, 7 + step) + 5.0 * step
+        return distorted(picture, names, seed, 7 + step) + 5.0 * step
 
-    monkeypatch.setattr(picture_learner, "distorted", noted)
+    monkeypatch.setattr("training.picture_learner.distorted", noted)
     # A positive reference keeps every group in the loss, so that every step measures its ratios.
     settings = SETTINGS | {"updates": 2, "clip": 1e-4, "kl": 1e-9}
     asked = replace(rewarded, settings=settings, robust=("noise", "jpeg"), lr=1e-12, steps=4)
