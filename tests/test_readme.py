@@ -294,6 +294,17 @@ def anchors(text: str) -> set[str]:
     return {heading.replace(" ", "-") for heading in plain}
 
 
+def test_source_files_that_are_named_exist() -> None:
+    there = [path.as_posix() for path in ROOT.rglob("*.py") if ".venv" not in path.parts]
+    for document in DOCUMENTS:
+        if document == "CONTRIBUTING.md":
+            # It names a file that there is not to be.
+            continue
+        text = FENCE.sub("", (ROOT / document).read_text(encoding="utf-8"))
+        named = re.findall(r"`(?:python )?([\w/]+\.py)`", text)
+        assert [n for n in named if not any(p.endswith(f"/{n}") for p in there)] == [], document
+
+
 def test_the_index_names_every_document() -> None:
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}

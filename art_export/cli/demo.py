@@ -67,7 +67,7 @@ def describe(report: DemoReport) -> str:
             "",
             f"The engine was built once, in {seconds(report.build_seconds['total'])}; "
             f"{len(report.swaps)} swaps since then rebuilt nothing "
-            f"({report.swaps[-1].files_unchanged} graph files unchanged by sha256).",
+            f"({report.swaps[-1].files_unchanged} graph files unchanged).",
             f"Swapping trained, noise, grey and trained again gave the first logits: {back}.",
             "",
             LORA_NOTE,

@@ -53,7 +53,7 @@ def _describe(result: SwapResult) -> str:
             ("in use", f"{result.name} (before: {result.previous or 'no picture'})"),
             ("picture", result.picture_sha256[:12]),
             ("prefix state", state),
-            ("graph files", f"{result.files_unchanged} unchanged (sha256)"),
+            ("graph files", f"{result.files_unchanged} unchanged (sha256, or untouched since)"),
             ("output", _moved(result.change)),
         ]
     )

@@ -20,6 +20,8 @@ from art_export.serve.log import note
 from art_export.serve.metrics import Metrics
 from art_export.serve.protocol import ChatRequest, Reply, first_fault, model_card
 from art_export.serve.scheduler import Scheduler
+from engines.bundle import ART_NAME, check_art_name
+from engines.errors import OptionError
 from engines.names import closest
 from engines.picture import decode_picture
 
@@ -137,7 +139,7 @@ class Api:
         self._check_swaps()
         name = request.path_params["name"]
         note(request, art=name)
-        if name not in self._bundle.folder.art_names():
+        if not self._stored(name):
             raise self._unknown(name)
         await self._alone(lambda: self._bundle.remove(name))
         return JSONResponse({"id": name, "object": "model", "deleted": True})
@@ -165,9 +167,17 @@ class Api:
         return self._bundle.folder.active() or self.base
 
     def _known(self, name: str) -> str:
-        if name not in self._names():
+        if name != self.base and not self._stored(name):
             raise self._unknown(name)
         return name
+
+    def _stored(self, name: str) -> bool:
+        """Whether the bundle has this art. Every request asks, so the others are not listed."""
+        try:
+            check_art_name(name)
+        except OptionError:
+            return False
+        return self._bundle.folder.prefix_path(name).with_name(ART_NAME).is_file()
 
     def _unknown(self, name: str) -> ApiError:
         names = self._names()

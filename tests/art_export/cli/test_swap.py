@@ -25,7 +25,7 @@ def test_swap_prints_stages_and_warns(
     assert run(["swap", str(bundle), str(noise)]) == 0
     captured = capsys.readouterr()
     assert "prefill" in captured.out
-    assert "unchanged (sha256)" in captured.out
+    assert "unchanged (sha256, or untouched since)" in captured.out
     assert "warning: this picture does not say which model" in captured.err
 
 

@@ -172,6 +172,9 @@ def test_without_a_model_the_picture_in_use_answers(
     ("fields", "status", "text"),
     [
         ({"model": "onee"}, 404, "did you mean 'one'"),
+        # No path to a picture's folder, which are looked for by name.
+        ({"model": "../arts/one"}, 404, "does not exist"),
+        ({"model": "."}, 404, "does not exist"),
         ({"model": "one", "n": 3}, 400, "n:"),
         ({"model": "one", "max_tokens": 100000}, 400, "at most"),
         ({"model": "one", "max_tokens": 100000, "stream": True}, 400, "at most"),
