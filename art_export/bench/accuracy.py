@@ -37,8 +37,6 @@ def score_methods(options: BenchOptions, tell: Progress) -> dict[str, dict[str, 
     found: dict[str, dict[str, Score]] = {}
     for task in options.tasks:
         for name in options.methods:
-            if name.startswith(VLLM) and options.url is None:
-                continue
             adapter = task.given.get(KINDS.get(name, ""))
             if adapter is not None:
                 tell(f"accuracy on {task.name}: {name}", 0, 1)

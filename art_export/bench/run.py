@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,8 @@ def bench(options: BenchOptions, progress: Progress | None = None) -> BenchResul
         if name not in measured and name not in absent:
             tell(name, 0, 1)
             _outside(options, found[name])
-    scores = score_methods(options, tell)
+    present = tuple(name for name in options.methods if name not in absent)
+    scores = score_methods(replace(options, methods=present), tell)
     methods = {
         name: assemble(options, found[name], scores.get(name, {})) for name in options.methods
     }
