@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,13 @@ def test_the_dockerfile_is_clean_and_every_step_known(script: Any) -> None:
     assert steps.start == ["art-export", "--help"]
     assert {"python3", "python3-venv"} == set(steps.packages)
     assert ".[gpu,serve]" in steps.requirements[0]
+    assert [words[0] for words in steps.pip] == ["install", "uninstall", "install"]
+    assert steps.pip[1:] == [
+        ["uninstall", "onnxruntime", "onnxruntime-gpu", "-y"],
+        ["install", "onnxruntime-gpu==1.31.1", "--no-deps"],
+    ]
+    assert len(steps.programs) == 1
+    assert steps.health == ["python", "-m", "art_export.serve.health"]
 
 
 def test_the_context_is_small_and_complete(script: Any, tmp_path: Path) -> None:
@@ -118,3 +127,64 @@ def test_a_wrong_package_of_pip_is_caught(script: Any) -> None:
     for wrong in ("onnxruntime-gpu==1.31.999", "onnxruntime-for-art-export"):
         with pytest.raises(script.WrongError, match=wrong.split("=")[0]):
             script.look_up(python, wrong)
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Path:
+    """The interpreter of an environment with this one's packages, beside the program."""
+    for name, more in (("python", ""), ("art-export", " -m art_export.cli.main")):
+        (tmp_path / name).write_text(f'#!/bin/sh\nexec {sys.executable}{more} "$@"\n')
+        (tmp_path / name).chmod(0o755)
+    return tmp_path / "python"
+
+
+def test_what_the_image_runs_is_run(script: Any, python: Path, tmp_path: Path) -> None:
+    steps = script.read_steps(ROOT)
+    # The program for GPUs needs the package for GPUs.
+    steps.programs = [["python", "-c", "import onnxruntime; onnxruntime.get_available_providers()"]]
+    assert "`art-export --help`, the health check" in script.start(steps, python, tmp_path)
+
+
+def test_every_step_of_pip_is_done_but_for_nvidias(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = tmp_path / "project.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        needs = ["click", 'starlette>=1; extra == "serve"']
+        needs += ['onnxruntime-gpu>=1; extra == "gpu"', 'tensorrt>=11; extra == "gpu"']
+        lines = [f"Requires-Dist: {need}" for need in needs]
+        extras = ["Provides-Extra: gpu", "Provides-Extra: serve"]
+        archive.writestr("project.dist-info/METADATA", "\n".join([*extras, *lines]))
+    done: list[list[str]] = []
+
+    def run(*command: object) -> subprocess.CompletedProcess[str]:
+        done.append([str(word) for word in command])
+        return subprocess.CompletedProcess(done[-1], 0, "[]", "")
+
+    monkeypatch.setattr(script, "run", run)
+    script.install(script.read_steps(ROOT), wheel, Path("python"))
+    first, second, third, _ = [" ".join(words).partition("--quiet ")[2] for words in done]
+    assert first == (
+        f"install {wheel} onnxruntime-gpu>=1 starlette>=1 onnxruntime-gpu==1.31.1 --no-compile"
+    )
+    assert second == "uninstall onnxruntime onnxruntime-gpu -y"
+    assert third == "install onnxruntime-gpu==1.31.1 --no-deps --no-compile"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ("art_export.serve.health", "art_export.serve.healthy", "No module named"),
+        ('CMD ["--help"]', 'CMD ["--halp"]', "running art-export --halp"),
+        ("index('CUDA", "index('WRONG", "running python -c"),
+    ],
+)
+def test_what_does_not_start_is_caught(
+    script: Any, project: Path, python: Path, tmp_path: Path, old: str, new: str, text: str
+) -> None:
+    _edit(project, old, new)
+    steps = script.read_steps(project)
+    if "CUDA" not in old:
+        steps.programs = []
+    with pytest.raises(script.WrongError, match=text):
+        script.start(steps, python, tmp_path)
