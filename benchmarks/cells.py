@@ -15,7 +15,8 @@ import torch
 
 from art_export.build import BuildOptions, build
 from art_export.evaluate import evaluate
-from engines.environment import environment
+from benchmarks.locking import locked
+from engines.environment import cpu, environment
 from engines.files import write_json
 from engines.prefix import PrefixState
 from engines.runtime import Runtime
@@ -131,17 +132,23 @@ def folder_of(way: str, task: str, seed: int) -> str:
 
 
 class Cells:
-    """A results file. `about` must be the same for all cells in it."""
+    """A results file. `about` must be the same for all cells in it; each says on which CPU it was
+    measured, and `environment` is that of the last."""
 
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
         self.path, self.about = path, dict(about)
-        kept = json.loads(path.read_text()) if path.exists() else {}
-        self.cells: dict[str, Any] = kept.get("cells", {})
+        self.cells = self._kept()
+
+    def _kept(self) -> dict[str, Any]:
+        """The file's cells; ClickException if they are about something else."""
+        kept = json.loads(self.path.read_text()) if self.path.exists() else {}
         other = [name for name, value in self.about.items() if kept.get(name, value) != value]
         if other:
             raise click.ClickException(
-                f"{path} was measured with another {other[0]}; give another --results"
+                f"{self.path} was measured with another {other[0]}; give another --results"
             )
+        found: dict[str, Any] = kept.get("cells", {})
+        return found
 
     def measure(
         self,
@@ -165,10 +172,11 @@ class Cells:
         click.echo(json.dumps({"results": str(self.path), "cells": len(self.cells)}))
 
     def _add(self, name: str, cell: dict[str, Any]) -> None:
-        # Another process may have added cells meanwhile.
-        kept = json.loads(self.path.read_text())["cells"] if self.path.exists() else {}
-        self.cells = {**kept, name: cell}
-        write_json(self.path, {**self.about, "environment": environment(), "cells": self.cells})
+        # Another process may have added cells meanwhile, and may be about to add one.
+        with locked(self.path):
+            self.cells = {**self._kept(), name: {**cell, "cpu": cpu()}}
+            about = {**self.about, "environment": environment()}
+            write_json(self.path, {**about, "cells": self.cells})
         told = {key: value for key, value in cell.items() if key != "marks"}
         click.echo(json.dumps({name: told}))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 from collections.abc import Iterable
@@ -43,8 +44,32 @@ def environment() -> dict[str, str | int]:
     }
 
 
+def cpu() -> dict[str, str | bool | None]:
+    """The kind of CPU: `name`; `family` and `model`, which machines that hide their name still
+    tell; `flags`, the first 12 hex digits of the SHA-256 of what it says it can do; and whether it
+    has the instructions on which speed, and the rounding of sums, depend most."""
+    info = _cpuinfo()
+    flags = set((info.get("flags") or info.get("Features") or "").split())
+    digest = hashlib.sha256(" ".join(sorted(flags)).encode()).hexdigest()
+    return {
+        "name": _cpu(),
+        "family": info.get("cpu family"),
+        "model": info.get("model"),
+        "flags": digest[:12] if flags else None,
+        "avx2": "avx2" in flags,
+        "avx512": "avx512f" in flags,
+        "vnni": bool(flags & {"avx512_vnni", "avx_vnni"}),
+        "bf16": bool(flags & {"avx512_bf16", "amx_bf16", "bf16"}),
+    }
+
+
 def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text("utf-8").splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo() -> dict[str, str]:
+    """What Linux says of the first CPU; nothing elsewhere."""
+    path = Path("/proc/cpuinfo")
+    first = path.read_text("utf-8").split("\n\n")[0] if path.is_file() else ""
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}

@@ -50,6 +50,11 @@ class _Bf16Decoder(nn.Module):
         super().__init__()
         self.part = part
 
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The layers, for whoever asks whether they are loaded for each use."""
+        return self.part.layers  # type: ignore[return-value]
+
     def forward(self, embeds: torch.Tensor, *others: Any) -> tuple[torch.Tensor, State]:
         with torch.autocast(embeds.device.type, torch.bfloat16):
             logits, state = self.part(embeds, *others)

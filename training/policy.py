@@ -53,6 +53,14 @@ class PrefixPolicy:
         logits, _ = self.parts.decoder(embeds, None, where, shared, keep, *head)
         return logits
 
+    def after(self, ids: torch.Tensor) -> PrefixPolicy:
+        """The same after more tokens, int64 (n,), which are read once, for all rows to come."""
+        start, count = self.offset, len(ids)
+        positions = torch.arange(start, start + count, device=ids.device).expand(3, 1, count)
+        embeds = self.parts.embed(ids[None])
+        _, state = self.parts.decoder(embeds, None, positions, self.state, 1, no_logits)
+        return replace(self, state=tuple(state), offset=start + count)
+
     def cut(self) -> PrefixPolicy:
         """The same, its state cut off from what it was made of: several losses can then be
         differentiated one by one, and the prefix only once, by `flow`."""
@@ -96,11 +104,5 @@ def picture_policy(parts: Parts, chat: Chat, pixels: torch.Tensor) -> PrefixPoli
 
 def text_policy(parts: Parts, prefix: Sequence[int] = ()) -> PrefixPolicy:
     """The model without any picture, after the tokens `prefix`."""
-    empty = tuple(parts.empty_state(1))
-    if not prefix:
-        return PrefixPolicy(parts, empty, 0)
-    device = empty[0].device
-    ids = torch.tensor([list(prefix)], device=device)
-    positions = torch.arange(len(prefix), device=device).expand(3, 1, len(prefix))
-    _, state = parts.decoder(parts.embed(ids), None, positions, empty, 1, no_logits)
-    return PrefixPolicy(parts, tuple(state), len(prefix))
+    bare = PrefixPolicy(parts, tuple(parts.empty_state(1)), 0)
+    return bare.after(torch.tensor(prefix, device=device_of(bare))) if prefix else bare

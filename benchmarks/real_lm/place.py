@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.real_lm.data import open_task
 from engines.chat import Chat
 from engines.conversation import Conversation
+from engines.environment import cpu
 from engines.errors import ModelError
 from engines.families import load_parts
 from engines.model import ModelSource, load_model, resolve_model, weights_sha256
@@ -18,18 +19,24 @@ from training.data import FileSource
 from training.setup import Dataset, Setup
 from training.tasks import Example
 
-PRECISION = "bf16"
-"""Of weights and arithmetic, in training and in scoring with PyTorch. Pictures, adapters and their
-optimisers are in fp32."""
+PRECISIONS = ("bf16", "fp32")
+
+
+def default_precision() -> str:
+    """bf16 where this CPU computes in it, else fp32: elsewhere bf16 is imitated, and slower."""
+    return "bf16" if cpu()["bf16"] else "fp32"
 
 
 @dataclass(frozen=True)
 class Place:
-    """model: the assembled folder. data: the folder of data files. runs: where runs lie."""
+    """model: the assembled folder. data: the folder of data files. runs: where runs lie.
+    precision: of weights and arithmetic, in training and in scoring with PyTorch; pictures,
+    adapters and their optimisers are in fp32."""
 
     model: Path
     data: Path
     runs: Path
+    precision: str = field(default_factory=default_precision)
 
     def under(self, tower: str | None) -> Place:
         """The same with the language model under another tower: MODEL-TOWER, beside MODEL."""
@@ -72,7 +79,7 @@ class Place:
         source = self.task(task)
         train = tuple(source.examples("train", len(source.splits["train"]), seed))
         data = Dataset(source, train, source.splits["validation"])
-        model = load_model(self.source, PRECISION)
+        model = load_model(self.source, self.precision)
         chat = self.chat(size)
         parts = load_parts(model, chat.layout.size)
         return Setup(self.source, self.weights, model, parts, chat, data)

@@ -17,8 +17,8 @@ import click
 from art_export.paired import mcnemar_by_id
 from benchmarks.real_lm.command import RESULTS, run
 from benchmarks.real_lm.data import FILES
-from benchmarks.real_lm.place import PRECISION
 from benchmarks.real_lm.recipes import METHODS, REMEDIES, ROWS
+from benchmarks.real_lm.results import precision_of
 from engines.errors import DataError
 from engines.files import write_bytes
 
@@ -158,7 +158,9 @@ def _setting(content: Content) -> str:
         if f"{task}/{row}/{seed}" not in content["cells"]
     ]
     told = f"Model: {made}; weights {model['weights_sha256'][:12]}. "
-    told += f"Measured with PyTorch {here['torch']} in {PRECISION}; CPU: {here['cpu']}. "
+    told += (
+        f"Measured with PyTorch {here['torch']} in {precision_of(content)}; CPU: {here['cpu']}. "
+    )
     return told + (f"{len(missing)} cells are still missing." if missing else "")
 
 

@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.real_lm.command import located, run
 from benchmarks.real_lm.data import FILES
-from benchmarks.real_lm.place import PRECISION, Place
+from benchmarks.real_lm.place import PRECISIONS, Place, default_precision
 from benchmarks.real_lm.recipes import METHODS, ROWS
 from benchmarks.real_lm.results import SEARCHED, Results
 from benchmarks.real_lm.scoring import score_row
@@ -39,7 +39,7 @@ def measure(place: Place, results: Results, task: str, row: str, seed: int, sear
     if search and recipe.trained:
         for rate in recipe.rates:
             train(place, results, task, row, rate, SEARCHED)
-    cell: dict[str, Any] = {"precision": PRECISION, "threads": torch.get_num_threads()}
+    cell: dict[str, Any] = {"precision": place.precision, "threads": torch.get_num_threads()}
     adapter = None
     if recipe.trained:
         rate = results.rate(task, row)
@@ -59,6 +59,8 @@ def train(place: Place, results: Results, task: str, row: str, rate: float, seed
         start = train(place, results, task, after, results.rate(task, after), seed).adapter
     training = Training(place, task, row, rate, seed, start)
     known = results.has("trainings", task, row, rate, seed)
+    if known:
+        training.check(results.get("trainings", task, row, rate, seed), str(results.path))
     if not known or not training.adapter.exists():
         record = training.run(_told(f"{task}/{row}/{rate:.4g}/{seed}"))
         results.put("trainings", task, row, rate, seed, value=record)
@@ -90,6 +92,13 @@ def _told(name: str) -> Progress:
 @click.option("--task", "tasks", multiple=True, type=click.Choice(list(FILES)), default=list(FILES))
 @click.option("--row", "rows", multiple=True, type=click.Choice(list(ROWS)), default=list(METHODS))
 @click.option("--seed", "seeds", multiple=True, type=int, default=(0, 1, 2), show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default=default_precision,
+    show_default="bf16 where the CPU computes in it, else fp32",
+    help="Of weights and arithmetic in PyTorch; one for a file of results.",
+)
 @click.option("--search", is_flag=True, help="Compare the recipes' learning rates by validation.")
 def main(
     model: Path,
@@ -99,12 +108,13 @@ def main(
     tasks: Sequence[str],
     rows: Sequence[str],
     seeds: Sequence[int],
+    precision: str,
     search: bool,
 ) -> None:
     """Measure what is missing: seed by seed, task by task, row by row."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    place = Place(model, data, runs)
-    known = Results.open(results, place.assembled(), facts(place, tasks))
+    place = Place(model, data, runs, precision)
+    known = Results.open(results, place.assembled(), facts(place, tasks), precision)
     known.save()
     try:
         for seed in seeds:

@@ -11,7 +11,7 @@ from typing import Any
 import peft
 
 from art_export.evaluate import wilson_interval
-from benchmarks.real_lm.place import PRECISION, Place, after_turns, shown
+from benchmarks.real_lm.place import Place, after_turns, shown
 from benchmarks.real_lm.recipes import ROWS
 from engines.lora import without_noise
 from engines.model import load_model
@@ -35,7 +35,7 @@ def score_row(place: Place, task: str, row: str, seed: int, adapter: Path | None
     recipe, source = ROWS[row], place.task(task)
     place = place.under(recipe.tower)
     chat, ask = place.chat(recipe.size), _plain
-    model = load_model(place.source, PRECISION)
+    model = load_model(place.source, place.precision)
     if recipe.kind == "lora":
         with without_noise():
             peft.PeftModel.from_pretrained(model, str(adapter))

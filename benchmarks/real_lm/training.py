@@ -1,4 +1,4 @@
-"""Train one row of the table: the project's own loop, learners and objectives, in bf16."""
+"""Train one row of the table: the project's own loop, learners and objectives."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import torch
 
 from benchmarks.real_lm.place import Place, shown
 from benchmarks.real_lm.recipes import ROWS, Recipe
+from engines.errors import DataError
 from engines.files import sha256_file, write_json
 from engines.picture import load_picture
 from engines.provenance import Provenance
@@ -69,12 +70,30 @@ class Training:
 
         Returns:
             its record: recipe, validation score (`exact`, `loss`), best step, seconds.
+
+        Raises:
+            DataError: what is done was trained otherwise.
         """
         record = self.out / "run.json"
         if not record.is_file():
             self._train(progress)
         found: dict[str, Any] = json.loads(record.read_text("utf-8"))
+        self.check(found, str(record))
         return found
+
+    def check(self, record: dict[str, Any], where: str) -> None:
+        """DataError if the training that `record` is of, found in `where`, is another than this."""
+        found = _told(record["recipe"]) | {"precision": record.get("precision", "bf16")}
+        now = _told(asdict(self.recipe)) | {"precision": self.place.precision}
+        other = sorted(name for name in found | now if found.get(name) != now.get(name))
+        if other:
+            name = other[0]
+            raise DataError(
+                got=f"{where}, where {self.task}/{self.row} was trained with {name} = "
+                f"{found.get(name)}",
+                expected=f"{name} = {now.get(name)}, as the recipe is now",
+                fix="train again into other folders: give another --runs and --results",
+            )
 
     def _train(self, progress: Progress | None) -> None:
         recipe, seed = self.recipe, self.seed
@@ -86,6 +105,7 @@ class Training:
         folder = RunFolder.check(self.out, resume)
         objective = make_objective(load_objective(recipe.objective), self._material(setup))
         identity = {"recipe": asdict(recipe), "rate": self.rate, "seed": seed}
+        identity["precision"] = self.place.precision
         identity |= {"weights": setup.weights_sha256, "data": setup.data.hash}
         identity["start"] = None if self.start is None else sha256_file(self.start)
         with closing(objective):
@@ -174,3 +194,9 @@ class Training:
             score=None,
             version=our_version(),
         )
+
+
+def _told(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe as JSON has it, less the rates that it is compared at: a training has one."""
+    found: dict[str, Any] = json.loads(json.dumps(recipe))
+    return {name: value for name, value in found.items() if name != "rates"}

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,8 +10,11 @@ from typing import Any
 import click
 import pytest
 
+from benchmarks import cells as module
 from benchmarks.cells import COUNT, Cells, Place, Prompted, after, folder_of
 from engines.chat import Chat
+from engines.environment import cpu
+from engines.files import write_json
 from engines.model import resolve_model
 from engines.runtime import Runtime
 from engines.torch_engine import TorchEngine
@@ -48,8 +53,28 @@ def test_a_cell_is_measured_once_and_the_rest_later(home: Path) -> None:
     kept = json.loads(path.read_text())
     assert kept["model"] == "demo"
     assert kept["environment"]["cores"] >= 1
-    cell = {"task": "tools", "way": "LoRA r=8", "seed": 1, "accuracy": 0.5}
+    cell = {"task": "tools", "way": "LoRA r=8", "seed": 1, "accuracy": 0.5, "cpu": cpu()}
     assert kept["cells"]["tools/LoRA r=8/1"] == cell
+
+
+def test_no_cell_is_lost_when_several_write_at_once(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads for processes: a lock is that of an open file, and each opens its own."""
+    path = home / "results.json"
+
+    def slowly(path: Path, content: Any) -> None:
+        time.sleep(0.01)
+        write_json(path, content)
+
+    monkeypatch.setattr(module, "write_json", slowly)
+
+    def add(seed: int) -> None:
+        Cells(path, ABOUT).measure([("one", TOOLS, seed)], {"one": lambda place: {}}, home)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(24)))
+    assert len(json.loads(path.read_text())["cells"]) == 24
 
 
 def test_what_fails_leaves_the_cells_before_it(home: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks.real_lm import compiled, report, run
+from benchmarks.real_lm import compiled, place, report, run
 from benchmarks.real_lm.assemble import assemble
 from benchmarks.real_lm.data import open_task, split_of
 from benchmarks.real_lm.recipes import ROWS
 from benchmarks.real_lm.results import Results
 from benchmarks.real_lm.tower import TOWERS, fit_tower
+from engines.environment import cpu
 from engines.errors import DataError, UserError
+from engines.files import write_json
 from tests.models import tiny_model
 
 BENCHMARKS = Path(run.__file__).parents[1]
@@ -174,6 +178,67 @@ def test_results_of_another_model_are_refused(tmp_path: Path) -> None:
     Results.open(path, {"weights": "a"}, {}).put("cells", "t", "r", 0, value={})
     with pytest.raises(DataError, match="--results"):
         Results.open(path, {"weights": "b"}, {})
+
+
+def test_precisions_are_not_mixed_in_one_file(
+    measure: Measure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = measure("--task", "svamp", "--row", "base", "--precision", "fp32")
+    cell = found["cells"]["svamp/base/0"]
+    assert found["precision"] == cell["precision"] == "fp32"
+    assert cell["environment"]["cpu"] == cpu()
+    with pytest.raises(DataError, match=r'(?s)"fp32".*"bf16"'):
+        measure("--task", "svamp", "--row", "noise", "--precision", "bf16")
+    for has in (True, False):
+        monkeypatch.setattr(place, "cpu", lambda has=has: {"bf16": has})
+        assert place.default_precision() == ("bf16" if has else "fp32")
+
+
+def test_a_file_from_before_precisions_were_told_has_that_of_its_cells(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    Results.open(path, {}, {}).put("cells", "t", "r", 0, value={"precision": "bf16"})
+    assert "precision" in json.loads(path.read_text())
+    content = json.loads(path.read_text())
+    del content["precision"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="bf16"):
+        Results.open(path, {}, {}, "fp32")
+    Results.open(path, {}, {}, "bf16").save()
+    assert json.loads(path.read_text())["precision"] == "bf16"
+
+
+def test_a_training_with_another_recipe_is_not_taken_for_this_one(
+    measure: Measure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    measure("--task", "svamp", "--row", "art", "--precision", "fp32")
+    monkeypatch.setitem(ROWS, "art", replace(ROWS["art"], batch_size=2))
+    path = tmp_path / "results.json"
+    content = json.loads(path.read_text())
+    content["cells"] = {}
+    nothing: dict[str, Any] = {}
+    for trainings in (content["trainings"], nothing):
+        # Once it is the results that know of it, once only the folder of the run.
+        path.write_text(json.dumps(content | {"trainings": trainings}))
+        with pytest.raises(DataError, match="batch_size = 4"):
+            measure("--task", "svamp", "--row", "art", "--precision", "fp32")
+
+
+def test_no_entry_is_lost_when_several_write_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(path: Path, content: Any) -> None:
+        time.sleep(0.01)
+        write_json(path, content)
+
+    monkeypatch.setattr("benchmarks.real_lm.results.write_json", slowly)
+    path = tmp_path / "results.json"
+
+    def put(seed: int) -> None:
+        Results.open(path, {}, {}).put("cells", "t", "r", seed, value={})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(put, range(24)))
+    assert len(json.loads(path.read_text())["cells"]) == 24
 
 
 @pytest.mark.parametrize("name", list(TOWERS))

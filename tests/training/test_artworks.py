@@ -72,7 +72,7 @@ def test_training_starts_from_an_artwork_and_stays_near(tmp_path: Path) -> None:
             "tools",
             tmp_path / "run",
             steps=1,
-            size=64,
+            size=256,
             init=Path("artwork:tools"),
             epsilon="8/255",
             lr=4 / 255,
@@ -82,5 +82,5 @@ def test_training_starts_from_an_artwork_and_stays_near(tmp_path: Path) -> None:
             controls=False,
         )
     )
-    moved = load_picture(result.picture).pixels.astype(int) - drawn("tools", 64)
+    moved = load_picture(result.picture).pixels.astype(int) - drawn("tools", 256)
     assert abs(moved).max() <= 8

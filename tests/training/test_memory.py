@@ -17,6 +17,7 @@ from tests.models import tiny_model
 from training.batches import Row, collate
 from training.memory import lighten
 from training.objectives.sft import loss
+from training.placement import is_placed
 from training.policy import picture_policy
 
 SIZE = 64
@@ -79,3 +80,11 @@ def test_every_family_has_layers_to_recompute_in_bf16(family: str, tmp_path: Pat
     light, fewer = gradient(model, folder, size, bf16=True, recompute=True)
     assert torch.nn.functional.cosine_similarity(whole.flatten(), light.flatten(), dim=0) > 0.98
     assert fewer < 0.5 * kept
+
+
+def test_in_bf16_it_is_still_seen_where_layers_are_loaded_for_each_use(model: Any) -> None:
+    parts = load_parts(model, SIZE)
+    light = lighten(parts, bf16=True)
+    assert not is_placed(light)
+    parts.decoder.layers[0]._hf_hook = object()  # type: ignore[index,union-attr]
+    assert is_placed(light)

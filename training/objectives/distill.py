@@ -111,7 +111,7 @@ class Distill(Objective):
         ids = torch.cat([lesson.ids for lesson in part]).long()
         logprobs = torch.cat([lesson.logprobs for lesson in part])
 
-        def divergence(logits: torch.Tensor, which: slice) -> torch.Tensor:
+        def divergence(logits: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
             return kept_divergence(logits, ids[which], logprobs[which])
 
         return Loss(losses_of_answers(policy, batch, divergence).mean())
@@ -186,21 +186,19 @@ class Distill(Objective):
     @torch.no_grad()
     def _targets(self, told: Sequence[Row]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """The likeliest tokens and their logprobs, for every answer in `told`."""
-        ids: list[torch.Tensor] = []
-        logprobs: list[torch.Tensor] = []
+        kept: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
 
-        def keep(logits: torch.Tensor, which: slice) -> torch.Tensor:
+        def keep(logits: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
             size = logits.shape[-1]
             top = logits.topk(min(self.settings.top or size, size))
-            normaliser = logits.logsumexp(-1)
-            ids.append(top.indices.int())
-            logprobs.append(top.values - normaliser[:, None])
-            return normaliser
+            normaliser = logits.logsumexp(-1, keepdim=True)
+            kept.append((which, top.indices.int(), top.values - normaliser))
+            return normaliser[:, 0]
 
         losses_of_answers(self.teacher, collate(told, device_of(self.teacher)), keep)
-        lengths = [len(row.ids) - row.start for row in told]
-        found = torch.cat(ids).split(lengths), torch.cat(logprobs).split(lengths)
-        return list(zip(*found, strict=True))
+        which, ids, logprobs = (torch.cat(each) for each in zip(*kept, strict=True))
+        order, lengths = which.argsort(), [len(row.ids) - row.start for row in told]
+        return list(zip(ids[order].split(lengths), logprobs[order].split(lengths), strict=True))
 
     def _answers(self, examples: Sequence[Example]) -> list[tuple[int, ...]]:
         if self.settings.answers == "reference":

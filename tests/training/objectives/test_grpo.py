@@ -12,10 +12,13 @@ import torch
 
 from engines.errors import OptionError
 from tests.training.objectives.conftest import grey_policy, material_of, metrics
+from training import passes
+from training.batches import collate
 from training.distortions import distorted
 from training.likelihood import token_logprobs
 from training.objectives.grpo import Group, Grpo, advantages_of
 from training.options import TrainOptions
+from training.passes import passes_of
 from training.policy import Policy
 from training.run import train
 
@@ -106,6 +109,30 @@ def test_the_gradient_is_that_of_the_policy_gradient(rewarded: TrainOptions) -> 
         if two.grad is not None:
             assert one.grad is not None
             assert torch.allclose(one.grad, two.grad, atol=1e-6)
+
+
+def test_prompts_read_once_a_group_give_the_same_gradient(
+    rewarded: TrainOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective = Grpo(material_of(rewarded, **SETTINGS, kl=0.1))
+    policy = grey_policy(objective.material.setup)
+    groups = objective.batch(policy, 0)
+    found, read = [], []
+    for cost in (0, 10_000):
+        monkeypatch.setattr(passes, "COST", {"cpu": cost})
+        cut = policy.cut()
+        loss = objective.loss(cut, groups)
+        loss.value.backward()
+        rows = [row for group in groups for row in group.rows]
+        read.append(sum(one.positions for one in passes_of(policy, collate(rows))))
+        found.append((loss.value.detach(), [tensor.grad for tensor in cut.state]))
+    (value, gradients), (expected, naive) = found
+    assert torch.allclose(value, expected, atol=1e-5)
+    # Four answers of up to 8 tokens to prompts that are longer than these.
+    assert read[0] < read[1] / 2
+    for one, two in zip(gradients, naive, strict=True):
+        assert one is not None and two is not None
+        assert torch.allclose(one, two, atol=1e-5)
 
 
 def test_rollouts_come_with_the_engines_logprobs(rewarded: TrainOptions) -> None:
