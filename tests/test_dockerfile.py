@@ -186,5 +186,7 @@ def test_what_does_not_start_is_caught(
     steps = script.read_steps(project)
     if "CUDA" not in old:
         steps.programs = []
+    # Beside the copied project its folders would stand for the package.
+    (tmp_path / "elsewhere").mkdir()
     with pytest.raises(script.WrongError, match=text):
-        script.start(steps, python, tmp_path)
+        script.start(steps, python, tmp_path / "elsewhere")

@@ -49,6 +49,7 @@ class Options:
     align_lr: float = 1e-3
     weight_decay: float = 0.05
     clip: float = 1.0
+    validation: int = 200
 
 
 def make_tokenizer(seed: int) -> Qwen3_5Tokenizer:
@@ -214,7 +215,7 @@ def rehearse(
         done = step + 1
         if done % report_every == 0 or done == options.rehearse_steps:
             line = {"rehearse_step": done, "seconds": time.perf_counter() - started, **mean}
-            report(out, line | exact_match(model, tokenizer, 200, options.size))
+            report(out, line | exact_match(model, tokenizer, options.validation, options.size))
 
 
 def update(optimizers: Optimizers, rate: float) -> None:
@@ -255,7 +256,7 @@ def align(
         done = step + 1
         if done % report_every == 0 or done == options.align_steps:
             line = {"align_step": done, "seconds": time.perf_counter() - started, **mean}
-            report(out, line | exact_match(model, tokenizer, 200, options.size))
+            report(out, line | exact_match(model, tokenizer, options.validation, options.size))
 
 
 def _seen(drawn: images.PictureQuestion) -> corpus.Chat:
@@ -302,7 +303,7 @@ def train(options: Options, out: Path, report_every: int = 50, save_every: int =
         if done % report_every == 0 or done == options.steps:
             line = {"step": done, "seconds": seconds, **mean}
             if done % (10 * report_every) == 0 or done == options.steps:
-                line |= exact_match(model, tokenizer, 200, options.size)
+                line |= exact_match(model, tokenizer, options.validation, options.size)
             report(out, line)
         if done % save_every == 0 or done == options.steps:
             save_checkpoint(
