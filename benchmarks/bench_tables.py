@@ -28,9 +28,11 @@ def tables(result: Mapping[str, Any]) -> str:
     methods = {n: m for n, m in result["methods"].items() if m["status"] == "measured"}
     absent = {n: m for n, m in result["methods"].items() if n not in methods}
     environment = result["environment"]
+    # The package for GPUs stands in the place of the other one.
+    runtime = environment.get("onnxruntime") or environment["onnxruntime-gpu"]
     parts = [
         f"{environment['cpu']}, {environment['cores']} cores, {environment['memory_gib']} GiB, "
-        f"onnxruntime {environment['onnxruntime']}, {result['precision']}, {result['threads']} "
+        f"onnxruntime {runtime}, {result['precision']}, {result['threads']} "
         f"threads, turns: {result['repeats']}, cores busy with other processes: "
         f"{_busy(environment)}.",
         _table(("", *methods), _facts(methods)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,10 @@ def measure(contender: Contender, adapters: Sequence[Path], settings: Settings) 
         began = time.perf_counter()
         contender.row(held[0], settings.prompt)
         found["first"].append(time.perf_counter() - began)
-    found["again"] = []
-    for count in range(settings.requests if adapters else 0):
-        began = time.perf_counter()
-        contender.row(contender.hold(adapters[count % 2]), settings.prompt)
-        found["again"].append(time.perf_counter() - began)
-    found["shipped"] = list(_shipped(contender, adapters[: settings.requests], settings.prompt))
+    again = [adapters[count % 2] for count in range(settings.requests if adapters else 0)]
+    found["again"] = _held(contender, again, settings.prompt)
+    shipped = [contender.ship(adapter) for adapter in adapters[: settings.requests]]
+    found["shipped"] = _held(contender, [path for path in shipped if path], settings.prompt)
     rows = {index: contender.row(each, settings.prompt)[0] for index, each in enumerate(held)}
     plain = contender.row(None, settings.prompt)[0]
     pair = _alternately(
@@ -61,13 +59,14 @@ def measure(contender: Contender, adapters: Sequence[Path], settings: Settings) 
     return found
 
 
-def _shipped(contender: Contender, adapters: Sequence[Path], prompt: str) -> Iterator[float]:
-    """Seconds to the first token with adapters that were prepared elsewhere."""
+def _held(contender: Contender, adapters: Sequence[Path], prompt: str) -> list[float]:
+    """Seconds to the first token with adapters for which nothing is to be computed."""
+    times = []
     for adapter in adapters:
-        if (shipped := contender.ship(adapter)) is not None:
-            began = time.perf_counter()
-            contender.row(contender.hold(shipped), prompt)
-            yield time.perf_counter() - began
+        began = time.perf_counter()
+        contender.row(contender.hold(adapter), prompt)
+        times.append(time.perf_counter() - began)
+    return times
 
 
 def _deploy(contender: Contender, adapter: Path, prompt: str) -> tuple[dict[str, float], Any]:

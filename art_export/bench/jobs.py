@@ -71,11 +71,11 @@ def memory(
     `adapters` every adapter is an engine of its own."""
     from art_export.bench.memory import resident
 
-    contender = open_contender(method, Path(bundle), settings.threads)
+    contender = None
     kept: list[Any] = []
     found = []
     for adapter in adapters[: settings.held] or [bundle] * ENGINES:
-        if kept and not adapters:
+        if contender is None or not adapters:
             contender = open_contender(method, Path(bundle), settings.threads)
         kept.append((contender, contender.hold(Path(adapter))))
         contender.row(kept[-1][1], settings.prompt)

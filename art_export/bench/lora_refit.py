@@ -19,7 +19,7 @@ def unavailable() -> str | None:
     try:
         return engine_class(ENGINE).unavailable()
     except MissingEngineError as error:
-        return error.got
+        return f"{error.got}, which refits plans on an NVIDIA GPU; there: {error.fix}"
 
 
 def build_and_refit(model: str, adapter: Path, out: Path, precision: str) -> dict[str, Any]:

@@ -191,7 +191,7 @@ _SERVER = (
     ),
 )
 _OWN = (
-    click.option("--device", help="cpu, cuda, or a name that the engine knows."),
+    click.option("--device", help="cpu, cuda, cuda:1, or a name that the engine knows."),
     click.option("--provider", help="Of ONNX Runtime: cpu, cuda or tensorrt."),
     click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all]"),
 )
