@@ -13,12 +13,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from transformers import AutoImageProcessor
 
 from engines.errors import PictureError
+from engines.image_processor import ImageProcessor, Pixels
 
-Pixels = NDArray[np.uint8]
 Values = NDArray[np.float32]
 BLACK, WHITE = 0, 255
 TOLERANCE = 0.25
@@ -30,17 +28,7 @@ class ProcessedPixels:
 
     def __init__(self, folder: Path, size: int) -> None:
         self.size = size
-        # The PIL back end: torchvision is no dependency, and both leave such a picture alone.
-        self._processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
-
-    def process(self, pixels: Pixels) -> dict[str, Any]:
-        """What the processor makes of one picture uint8 (size, size, 3), as PyTorch tensors."""
-        options: dict[str, Any] = {}
-        if hasattr(self._processor, "do_image_splitting"):
-            # Unless told otherwise, such a processor enlarges every picture and cuts it into tiles.
-            options = {"do_resize": False, "do_image_splitting": False}
-            options["max_image_size"] = {"longest_edge": self.size}
-        return dict(self._processor(images=Image.fromarray(pixels), return_tensors="pt", **options))
+        self.processor = ImageProcessor(folder)
 
     def pixels(self, pixel_values: Any, image_grid_thw: Any = None) -> Pixels:
         """The pictures uint8 (n, size, size, 3) that `pixel_values` were made from, bit for bit.
@@ -94,11 +82,13 @@ class ProcessedPixels:
     @cached_property
     def _grid(self) -> list[int]:
         blank = np.zeros((self.size, self.size, 3), np.uint8)
-        grid: list[int] = self.process(blank)["image_grid_thw"][0].tolist()
+        grid: list[int] = self.processor.processed(blank)["image_grid_thw"][0].tolist()
         return grid
 
     def _flat(self, pixels: Pixels) -> Values:
-        values: Values = self.process(pixels)["pixel_values"].float().numpy().reshape(-1)
+        values: Values = (
+            self.processor.processed(pixels)["pixel_values"].float().numpy().reshape(-1)
+        )
         return values
 
     def _scaled(self, rows: Values) -> Values:

@@ -19,6 +19,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ from training.teacher import PLACE, load_teacher
 RESULTS = Path(__file__).parent / "results" / "objectives.json"
 TIMED = 60
 """Questions whose time to the first token is measured."""
-GRPO_STEPS, DISTILL_STEPS = 75, 100
+GRPO = {"steps": 75, "lr": 0.1, "batch_size": 12}
+DISTILL_STEPS = 100
 
 
 def long_prompt(task: Task) -> list[dict[str, str]]:
@@ -62,16 +64,19 @@ def _signature(name: str, arguments: Iterable[str]) -> str:
     return f"{name}({', '.join(f'{argument}=...' for argument in arguments)})"
 
 
-def grpo(place: Place) -> dict[str, Any]:
-    """A picture from grey, by reward alone."""
+def grpo(place: Place, **changes: Any) -> dict[str, Any]:
+    """A picture by reward alone, from grey unless `changes` to the options say otherwise."""
+    settings = {"bundle": str(place.bundle), **changes.pop("settings", {})}
+    if changes.get("epsilon"):
+        changes["init"] = Path(f"{MARK}{place.task.name}")
 
     def run(out: Path, resume: bool) -> TrainResult:
-        options = TrainOptions(
-            MODEL, place.task.name, out, objective="grpo", seed=place.seed, size=SIZE,
-            steps=GRPO_STEPS, lr=0.1, batch_size=12, controls=False, resume=resume,
-            settings={"bundle": str(place.bundle)},
+        return train(
+            TrainOptions(
+                MODEL, place.task.name, out, objective="grpo", seed=place.seed, size=SIZE,
+                controls=False, resume=resume, settings=settings, **(GRPO | changes),
+            )
         )  # fmt: skip
-        return train(options)
 
     trained = place.trained(run)
     log = place.home / "run" / "metrics.jsonl"
@@ -183,6 +188,12 @@ WAYS: dict[str, tuple[Way, tuple[str, ...]]] = {
     "distilled": (distilled, ("tools",)),
     "first token": (first_token, ("tools",)),
     "GRPO": (grpo, ("tools", "math")),
+    "GRPO at rate 0.3": (partial(grpo, lr=0.3, steps=225), ("math",)),
+    "GRPO epsilon 32/255": (partial(grpo, lr=None, epsilon="32/255"), ("math", "tools")),
+    "GRPO epsilon 32/255, groups of 16": (
+        partial(grpo, lr=None, epsilon="32/255", settings={"group": 16}),
+        ("math",),
+    ),
 }
 """Name -> what measures it, and on which tasks: the model follows no long prompt on the other."""
 

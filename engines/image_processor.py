@@ -17,15 +17,13 @@ Pixels = NDArray[np.uint8]
 
 
 class ImageProcessor:
-    """`config`: the model's configuration.
+    """That of a model's or a bundle's folder.
 
     Raises:
         ModelError: the folder has no processor that can be read.
     """
 
-    def __init__(self, folder: Path, config: Any) -> None:
-        # Qwen's processors repeat a still picture along the temporal axis.
-        self._repeated = getattr(config.vision_config, "temporal_patch_size", 1)
+    def __init__(self, folder: Path) -> None:
         try:
             # The PIL back end: torchvision is no dependency, and both leave such a picture alone.
             self._inner = AutoImageProcessor.from_pretrained(folder, backend="pil")
@@ -36,10 +34,13 @@ class ImageProcessor:
                 fix="download the whole model again",
             ) from error
 
-    def check_size(self, size: int) -> None:
-        """Raise ModelError unless the processor leaves pictures of size x size as they are."""
+    def check_size(self, size: int, config: Any) -> None:
+        """Raise ModelError unless the processor leaves pictures of size x size as they are.
+        `config`: the model's configuration."""
+        # Qwen's processors repeat a still picture along the temporal axis.
+        repeated = getattr(config.vision_config, "temporal_patch_size", 1)
         values = self.processed(np.zeros((size, size, 3), np.uint8))["pixel_values"]
-        pixels = values.numel() // 3 // self._repeated
+        pixels = values.numel() // 3 // repeated
         if pixels != size * size:
             raise ModelError(
                 got=f"a picture size of {size}, {size * size} pixels, of which the model's "
@@ -50,8 +51,8 @@ class ImageProcessor:
             )
 
     def processed(self, pixels: Pixels) -> dict[str, torch.Tensor]:
-        """What the processor makes of one picture: pixel_values, and what the model takes beside
-        them."""
+        """What the processor makes of one picture uint8 (size, size, 3): pixel_values, and what
+        the model takes beside them."""
         options: dict[str, Any] = {}
         if hasattr(self._inner, "do_image_splitting"):
             # Unless told otherwise, such a processor enlarges every picture and cuts it into tiles.

@@ -38,11 +38,11 @@ class Reference:
         self.tokenizer = load_tokenizer(source.path)
         self._ends = eos_ids(source.path, self.tokenizer)
         self._counts: dict[int, int] = {}
-        self.processor = ImageProcessor(source.path, self.model.config)
+        self.processor = ImageProcessor(source.path)
 
     def check_size(self, size: int) -> None:
         """Raise ModelError unless the processor leaves pictures of size x size as they are."""
-        self.processor.check_size(size)
+        self.processor.check_size(size, self.model.config)
 
     def processed(self, pixels: Pixels) -> dict[str, torch.Tensor]:
         """What the processor makes of one picture: pixel_values, and what the model takes beside

@@ -124,7 +124,7 @@ def load_setup(
     source = resolve_model(options.model)
     if size is not None:
         # A picture is trained past the processor; whoever runs the model has it in between.
-        ImageProcessor(source.path, load_config(source.path)).check_size(size)
+        ImageProcessor(source.path).check_size(size, load_config(source.path))
     hashed = weights_sha256(source.path)
     own = checked_device(processes.own_device(options.device))
     device = own if device is None else device

@@ -27,7 +27,7 @@ def _pictures(count: int, size: int) -> np.ndarray:
 
 def test_every_byte_comes_back(processed: ProcessedPixels) -> None:
     pictures = _pictures(3, processed.size)
-    made = [processed.process(pixels) for pixels in pictures]
+    made = [processed.processor.processed(pixels) for pixels in pictures]
     values = torch.cat([each["pixel_values"] for each in made])
     grids = [each["image_grid_thw"] for each in made if "image_grid_thw" in each]
     found = processed.pixels(values, torch.cat(grids) if grids else None)
@@ -37,13 +37,13 @@ def test_every_byte_comes_back(processed: ProcessedPixels) -> None:
 def test_a_resized_picture_is_refused(processed: ProcessedPixels) -> None:
     """It has the right number of values, but they are between the levels of 8 bits."""
     size = processed.size
-    values = processed.process(_pictures(1, size)[0])["pixel_values"]
+    values = processed.processor.processed(_pictures(1, size)[0])["pixel_values"]
     with pytest.raises(PictureError, match="not those of 8-bit"):
         processed.pixels((values + values.roll(1, -1)) / 2)
 
 
 def test_another_size_is_refused(processed: ProcessedPixels) -> None:
-    values = processed.process(_pictures(1, processed.size)[0])["pixel_values"]
+    values = processed.processor.processed(_pictures(1, processed.size)[0])["pixel_values"]
     with pytest.raises(PictureError, match=f"{processed.size}x{processed.size}"):
         processed.pixels(values.flatten()[:-1])
 
@@ -52,6 +52,6 @@ def test_another_shape_of_as_many_patches_is_refused(tmp_path: Path) -> None:
     TINY["qwen3_5"].processor().save_pretrained(tmp_path)
     processed = ProcessedPixels(tmp_path, 64)
     wide = Image.fromarray(np.zeros((32, 128, 3), np.uint8))
-    made = processed._processor(images=wide, return_tensors="pt")
+    made = processed.processor._inner(images=wide, return_tensors="pt")
     with pytest.raises(PictureError, match="image_grid_thw"):
         processed.pixels(made["pixel_values"], made["image_grid_thw"])
