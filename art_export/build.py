@@ -121,8 +121,8 @@ def build(options: BuildOptions, progress: Progress | None = None) -> BuildResul
     """
     choose("engine", options.engine, COMPILED)
     engine_class(options.engine)
-    _check_reserves(options)
     compiler = find_compiler(options.engine, options.precision, options.provider)
+    _check_reserves(options, compiler.FORMS[options.provider])
     source = resolve_model(options.model)
     layout = picture_layout(load_config(source.path), options.size)
     weights = sum(path.stat().st_size for path in source.path.glob("*.safetensors"))
@@ -167,12 +167,13 @@ def build(options: BuildOptions, progress: Progress | None = None) -> BuildResul
     )
 
 
-def _check_reserves(options: BuildOptions) -> None:
-    if options.reserve_lora and options.engine != "onnxruntime":
+def _check_reserves(options: BuildOptions, form: str) -> None:
+    if options.reserve_lora and form != "kernels":
+        provider = f" with provider '{options.provider}'" if options.provider else ""
         raise OptionError(
-            got=f"--reserve-lora for {options.engine}",
-            expected="onnxruntime, whose graphs can have inputs that need not be fed",
-            fix="leave out --reserve-lora, or build with --engine onnxruntime",
+            got=f"--reserve-lora for {options.engine}{provider}",
+            expected="onnxruntime on a CPU, whose graphs can have inputs that need not be fed",
+            fix="leave out --reserve-lora, or build with --engine onnxruntime and no --provider",
         )
 
 

@@ -170,11 +170,18 @@ def test_a_plain_bundle_has_no_room(reserved: Reserved, tiny_bundle_dir: Path) -
             pass
 
 
-def test_other_engines_have_no_such_inputs(tmp_path: Path, tiny_model_dir: Path) -> None:
-    options = BuildOptions(
-        str(tiny_model_dir), tmp_path / "bundle", engine="openvino", reserve_lora=True
-    )
-    with pytest.raises(OptionError, match="--reserve-lora for openvino"):
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"engine": "openvino"}, "--reserve-lora for openvino"),
+        ({"provider": "cuda"}, "--reserve-lora for onnxruntime with provider 'cuda'"),
+    ],
+)
+def test_other_forms_have_no_such_inputs(
+    change: dict[str, Any], told: str, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    options = BuildOptions(str(tiny_model_dir), tmp_path / "bundle", reserve_lora=True, **change)
+    with pytest.raises(OptionError, match=told):
         build(options)
 
 
