@@ -188,12 +188,16 @@ WAYS: dict[str, tuple[Way, tuple[str, ...]]] = {
     "distilled": (distilled, ("tools",)),
     "first token": (first_token, ("tools",)),
     "GRPO": (grpo, ("tools", "math")),
-    "GRPO at rate 0.3": (partial(grpo, lr=0.3, steps=225), ("math",)),
     "GRPO epsilon 32/255": (partial(grpo, lr=None, epsilon="32/255"), ("math", "tools")),
+    "GRPO epsilon 32/255, 300 steps": (
+        partial(grpo, lr=None, epsilon="32/255", steps=300),
+        ("math",),
+    ),
     "GRPO epsilon 32/255, groups of 16": (
         partial(grpo, lr=None, epsilon="32/255", settings={"group": 16}),
         ("math",),
     ),
+    "GRPO at rate 0.3, 225 steps": (partial(grpo, lr=0.3, steps=225), ("math",)),
 }
 """Name -> what measures it, and on which tasks: the model follows no long prompt on the other."""
 
