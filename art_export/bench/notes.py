@@ -85,7 +85,8 @@ def _soft_prompt(options: BenchOptions, found: Found) -> list[str]:
 
 def _vllm(options: BenchOptions, found: Found) -> list[str]:
     return [
-        "Timed over HTTP; prompts repeat, so a prefix cache of the server's may help all but the first."
+        "Timed over HTTP; prompts repeat, so a prefix cache of the server's may help all but "
+        "the first."
     ]
 
 
