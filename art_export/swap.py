@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.bundle import BundleFolder, Signature, check_art_name, signature_of
-from engines.errors import CheckFailed, OutputError
+from engines.errors import BundleError, CheckFailed, OutputError
 from engines.files import write_json
 from engines.picture import Picture, check_base
 from engines.prefix import prefix_from_bytes, prefix_to_bytes
@@ -165,7 +165,7 @@ def swap(
     with watch.stage("prefill"):
         prefix = runtime.prefix_from_features(features)
     with watch.stage("compare"):
-        change = _compare(folder, runtime, known, picture, prefix.logits)
+        change, unreadable = _compare(folder, runtime, known, picture, prefix.logits)
     with watch.stage("store"):
         data = prefix_to_bytes(prefix, runtime.engine)
         info = {"total_variation": change.total_variation}
@@ -185,16 +185,23 @@ def swap(
         files_unchanged=unchanged,
         graph_sha256=folder.manifest.graph_sha256,
         change=change,
-        warnings=(*picture.notes, *([warning] if warning else [])),
+        warnings=(*picture.notes, *filter(None, (warning, unreadable))),
     )
 
 
 def _compare(
     folder: BundleFolder, runtime: Runtime, known: Swaps, picture: Picture, new: NDArray[np.float32]
-) -> Change:
-    """With the art in use, or with no picture. A picture that changes nothing is a fault."""
-    against = folder.active()
-    before, old = _before(folder, runtime, known, against)
+) -> tuple[Change, str | None]:
+    """With the art in use, or with no picture; and a warning. A picture that changes nothing is a
+    fault."""
+    against, warning = folder.active(), None
+    try:
+        before, old = _before(folder, runtime, known, against)
+    except BundleError as error:
+        # An art that is stale or was edited is cured by a swap, so it must not prevent one.
+        warning = f"compared with no picture, since the one in use cannot be: {error.got}"
+        against = None
+        before, old = _before(folder, runtime, known, None)
     same = before == picture.sha256
     change = Change(
         against,
@@ -204,7 +211,7 @@ def _compare(
     )
     if same != (change.max_logit_difference == 0):
         raise CheckFailed(f"{UNSTORED if same else UNREACHED}; nothing was swapped")
-    return change
+    return change, warning
 
 
 def _before(

@@ -94,6 +94,22 @@ def test_the_same_picture_changes_nothing_to_the_bit(bundle: Bundle) -> None:
     assert result.change.max_logit_difference == 0
 
 
+@pytest.mark.parametrize(("part", "told"), [("art.json", "version"), ("prefix.safetensors", "")])
+def test_a_swap_cures_what_is_in_use(bundle: Bundle, path: Path, part: str, told: str) -> None:
+    """A bundle that an earlier version swapped a picture into, or whose files were damaged."""
+    bundle.swap(_picture(1), "one")
+    expected, file = _logits(bundle, "one"), path / "arts/one" / part
+    old = file.read_bytes()
+    file.write_bytes(old.replace(b'"schema": 2', b'"schema": 1') if told else old[:100])
+    with Bundle.load(path) as fresh:
+        with pytest.raises(BundleError, match="swap the picture in again"):
+            fresh.prefix("one")
+        found = fresh.swap(_picture(1), "one")
+        assert np.array_equal(_logits(fresh, "one"), expected)
+    assert found.change.against is None
+    assert any("compared with no picture" in each and told in each for each in found.warnings)
+
+
 def test_a_picture_that_does_not_reach_the_model(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
