@@ -16,6 +16,11 @@ NAMES = {
     "vllm-art": "vLLM: a picture in the chat",
     "vllm-lora": "vLLM: LoRA loaded",
 }
+STATES = {
+    "warm process, prepared elsewhere": "prepared elsewhere",
+    "running server": "server",
+}
+"""What a bar has room for; tables and alt texts have the whole."""
 _NOT = "not measured"
 
 
@@ -70,7 +75,7 @@ def _times(bench: Bench, number: int) -> list[Block]:
     rows.sort(key=lambda row: row[2].median)
     bars = tuple(
         Bar(
-            label=f"{method_name(method.name)}, {state}",
+            label=f"{method_name(method.name)}, {STATES.get(state, state)}",
             value=spread.median,
             text=seconds(spread.median),
             low=spread.low,
@@ -79,7 +84,10 @@ def _times(bench: Bench, number: int) -> list[Block]:
         )
         for method, state, spread in rows
     )
-    told = "; ".join(f"{bar.label} {bar.text}" for bar in bars)
+    told = "; ".join(
+        f"{method_name(method.name)}, {state} {seconds(spread.median)}"
+        for method, state, spread in rows
+    )
     chart = BarChart(
         title="From the adapter's file to the first token",
         alt=f"Seconds from file to first token, {bench.model}: {told}.",

@@ -6,7 +6,8 @@ from a stranger's run may hold.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from art_export.report import (
@@ -93,13 +94,24 @@ def read_sources(options: ReportOptions) -> Sources:
     paths = [folder / name for folder in options.train for name in RUN_FILES]
     paths += [*options.verify, *options.bench, *options.evals]
     sources = Sources(
-        runs=tuple(map(read_run, options.train)),
+        runs=_apart([read_run(folder) for folder in options.train], options.train),
         verified=tuple(map(read_verify, options.verify)),
         benches=tuple(map(read_bench, options.bench)),
         accuracies=tuple(map(read_eval, options.evals)),
         files=tuple((_label(path), sha256_file(path)) for path in paths if path.is_file()),
     )
     return sources
+
+
+def _apart(runs: Sequence[Run], folders: Sequence[Path]) -> tuple[Run, ...]:
+    """Runs whose folders have one name are told apart by the folders that these are in, and by
+    numbers where that is not enough."""
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        names = [f"{folder.resolve().parent.name}/{folder.resolve().name}" for folder in folders]
+    if len(set(names)) < len(names):
+        names = [f"{name} {number}" for number, name in enumerate(names, 1)]
+    return tuple(replace(run, name=name) for run, name in zip(runs, names, strict=True))
 
 
 def sections(sources: Sources) -> tuple[tuple[Tile, ...], tuple[Section, ...]]:

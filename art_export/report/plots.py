@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 
 from art_export.report.blocks import Chart
@@ -63,7 +64,7 @@ def write_plots(
         OutputExistsError: one of them exists and may not be replaced; nothing was written then.
         OutputError: `folder` cannot be written.
     """
-    paths = tuple(folder / f"{_file_name(chart.slug)}.png" for chart in charts)
+    paths = tuple(folder / f"{name}.png" for name in _file_names(charts))
     there = [path for path in paths if path.exists()]
     if there and not replace:
         raise OutputExistsError(
@@ -102,6 +103,12 @@ def _cropped(path: Path) -> bytes:
     return buffer.getvalue()
 
 
-def _file_name(slug: str) -> str:
-    """Only what is safe in a file's name; slugs hold names of tasks and runs."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", slug).strip("-")[:80] or "chart"
+def _file_names(charts: Sequence[Chart]) -> tuple[str, ...]:
+    """Only what is safe in a file's name, and no name twice; slugs hold names of tasks and runs."""
+    names: list[str] = []
+    for chart in charts:
+        plain = re.sub(r"[^A-Za-z0-9_-]+", "-", chart.slug).strip("-")[:80] or "chart"
+        others = (f"{plain}-{number}" for number in count(2))
+        name = next(each for each in chain([plain], others) if each not in names)
+        names.append(name)
+    return tuple(names)

@@ -118,6 +118,16 @@ def test_absent_inputs_leave_their_sections_out(
     Reader(result.out).check()
 
 
+def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    runs = tuple(write_run(tmp_path / name / "run") for name in ("tools", "math"))
+    page = Reader(write_report(options(tmp_path, train=runs)).out)
+    assert "tools/run: tools" in page.text
+    assert "math/run: tools" in page.text
+    page = Reader(write_report(options(tmp_path / "again", train=(runs[0],) * 2)).out)
+    assert "tools/run 1: tools" in page.text
+    assert "tools/run 2: tools" in page.text
+
+
 def test_the_same_inputs_give_the_same_page(tmp_path: Path) -> None:
     asked = options(tmp_path)
     first = write_report(asked).out.read_bytes()

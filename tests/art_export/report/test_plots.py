@@ -19,9 +19,9 @@ def chart(slug: str, count: int) -> Chart:
 
 @needs_chromium
 def test_every_chart_is_drawn_as_large_as_it_is(tmp_path: Path) -> None:
-    charts = [chart("two bars/../<x>", 2), chart("six", 6)]
+    charts = [chart("two bars/../<x>", 2), chart("six", 6), chart("two bars x", 2)]
     paths = write_plots(charts, tmp_path / "plots", find_browser())
-    assert [path.name for path in paths] == ["two-bars-x.png", "six.png"]
+    assert [path.name for path in paths] == ["two-bars-x.png", "six.png", "two-bars-x-2.png"]
     heights = []
     for path in paths:
         with Image.open(path) as image:
