@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -124,6 +125,7 @@ def modules_run(document: str) -> list[list[str]]:
 ALL = [words for document in DOCUMENTS for words in command_lines(document)]
 OURS = [found for words in ALL if (found := ours(words)) is not None]
 MAKE = sorted({" ".join(words) for words in ALL if words[0] == "make"})
+SCRIPTS = [words[1:] for words in ALL if words[0] == "python" and words[1].startswith("scripts/")]
 OPTIMUM = sorted({shlex.join(words) for words in ALL if words[0] == "optimum-cli"})
 MODULES = sorted({shlex.join(words) for document in DOCUMENTS for words in modules_run(document)})
 SERVICES = [
@@ -207,12 +209,25 @@ def test_pytest_finds_what_it_is_given() -> None:
     assert given and all((ROOT / path).exists() for path in given)
 
 
+@pytest.mark.parametrize("words", SCRIPTS, ids=shlex.join)
+def test_a_script_takes_this_line(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    script = runpy.run_path(str(ROOT / words[0]))
+    started: list[tuple[str, object]] = []
+    main = script["main"]
+    for name in ("install", "serve"):
+        monkeypatch.setitem(
+            main.__globals__, name, lambda env, *_, name=name: started.append((name, env))
+        )
+    assert main(words[1:]) == 0
+    assert started == [(words[1], Path(words[2]))]
+
+
 def test_no_line_is_looked_at_by_nobody() -> None:
     looked_at = {"make", "optimum-cli", "docker", "python"} | THEIRS
     unknown = [words for words in ALL if ours(words) is None and words[0] not in looked_at]
     assert unknown == []
     assert not [w for w in ALL if w[0] == "docker" and w[1] not in ("build", "run")]
-    assert not [w for w in ALL if w[0] == "python" and w[1] != "-m"]
+    assert not [w for w in ALL if w[0] == "python" and w[1] != "-m" and w[1:] not in SCRIPTS]
     assert {words[0] for words in command_lines("README.md")}.isdisjoint(THEIRS)
 
 
