@@ -17,7 +17,7 @@ NAMES = {
     "vllm-lora": "vLLM: LoRA loaded",
 }
 STATES = {
-    "warm process, prepared elsewhere": "prepared elsewhere",
+    "warm process, prepared elsewhere": "from a replica",
     "running server": "server",
 }
 """What a bar has room for; tables and alt texts have the whole."""
