@@ -189,8 +189,8 @@ WAYS: dict[str, tuple[Way, tuple[str, ...]]] = {
     "first token": (first_token, ("tools",)),
     "GRPO": (grpo, ("tools", "math")),
     "GRPO epsilon 32/255": (partial(grpo, lr=None, epsilon="32/255"), ("math", "tools")),
-    "GRPO epsilon 32/255, 300 steps": (
-        partial(grpo, lr=None, epsilon="32/255", steps=300),
+    "GRPO epsilon 32/255, 150 steps": (
+        partial(grpo, lr=None, epsilon="32/255", steps=150),
         ("math",),
     ),
     "GRPO epsilon 32/255, groups of 16": (
