@@ -77,11 +77,13 @@ def by_operator(events: Iterable[Mapping[str, Any]], steps: int) -> dict[str, An
 
 
 @click.command(help=__doc__)
-@click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--context", default=128, show_default=True, help="Tokens before the first step.")
 @click.option("--steps", default=24, show_default=True)
 @click.option("--threads", type=int, help="Default: all.")
 def main(bundle: Path, context: int, steps: int, threads: int | None) -> None:
+    if not (bundle / onnxruntime_engine.GRAPHS["decoder"]).is_file():
+        raise click.UsageError(f"{bundle} is no bundle for ONNX Runtime: build one first")
     found = profile(bundle, context, steps, threads)
     click.echo(f"a step: {found['step']:.2f} ms, with the profiler")
     for name, milliseconds in found["operators"].items():

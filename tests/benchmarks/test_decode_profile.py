@@ -20,6 +20,12 @@ def test_every_operator_has_its_time(tiny_bundle_dir: Path) -> None:
     assert 0 < sum(found["operators"].values()) < 1.5 * found["step"]
 
 
+def test_what_is_no_bundle_is_named(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, [str(tmp_path)])
+    assert done.exit_code == 2
+    assert "is no bundle for ONNX Runtime" in done.output
+
+
 def test_only_the_last_steps_count() -> None:
     events = [
         {"name": name, "ts": start, "dur": took, "args": {"op_name": "Add"}}
