@@ -21,7 +21,9 @@ TASKS = {"tools": "tool calls, strict JSON", "math": "word problems, `Answer: <n
 WAYS = (
     "base", "text instruction", "few-shot prompt", "long prompt", "untrained noise",
     "untrained artwork", "soft prompt", "LoRA r=8", "LoRA r=16", "ART", "ART epsilon 64/255",
-    "ART epsilon 32/255", "ART epsilon 16/255", "GRPO", "distilled",
+    "ART epsilon 32/255", "ART epsilon 16/255", "GRPO",
+    "GRPO at rate 0.3, 225 steps", "GRPO epsilon 32/255", "GRPO epsilon 32/255, 150 steps",
+    "GRPO epsilon 32/255, groups of 16", "distilled",
 )  # fmt: skip
 """The table's rows, in this order."""
 RIVAL = "LoRA r=8"
@@ -109,13 +111,15 @@ def goals(results: Results) -> Iterator[str]:
     """What is to be reached, and what was."""
     for task in TASKS:
         found = {way: results.accuracy(way, task) for way in WAYS}
-        art, rival, base, grpo = (found[way] for way in ("ART", RIVAL, "base", "GRPO"))
+        art, rival, base = (found[way] for way in ("ART", RIVAL, "base"))
         if art is not None and rival is not None:
             points = 100 * (art - rival)
             yield f"- {task}: ART {points:+.1f} points against {RIVAL}; goal: -2 or more"
-        if art is not None and base is not None and grpo is not None:
-            share = (grpo - base) / (art - base)
-            yield f"- {task}: GRPO has {share:.3f} of supervised training's gain; goal: 0.9"
+        for way in WAYS:
+            reached = found[way] if way.startswith("GRPO") else None
+            if art is not None and base is not None and reached is not None:
+                share = (reached - base) / (art - base)
+                yield f"- {task}: {way} has {share:.3f} of supervised training's gain; goal: 0.9"
         prompt, picture = found["long prompt"], found["distilled"]
         if prompt and picture is not None:
             share = picture / prompt
