@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def environment() -> dict[str, str | int]:
     """CPU, usable cores, memory in GiB, system and versions."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "cpu": _cpu(),
+        "cpu": _cpu_name(_cpuinfo()),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(memory / 2**30),
         "system": platform.platform(),
@@ -52,7 +52,7 @@ def cpu() -> dict[str, str | bool | None]:
     flags = set((info.get("flags") or info.get("Features") or "").split())
     digest = hashlib.sha256(" ".join(sorted(flags)).encode()).hexdigest()
     return {
-        "name": _cpu(),
+        "name": _cpu_name(info),
         "family": info.get("cpu family"),
         "model": info.get("model"),
         "flags": digest[:12] if flags else None,
@@ -63,8 +63,8 @@ def cpu() -> dict[str, str | bool | None]:
     }
 
 
-def _cpu() -> str:
-    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+def _cpu_name(info: Mapping[str, str]) -> str:
+    return info.get("model name") or platform.processor() or platform.machine()
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -108,7 +108,8 @@ def _apart(runs: Sequence[Run], folders: Sequence[Path]) -> tuple[Run, ...]:
     numbers where that is not enough."""
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
-        names = [f"{folder.resolve().parent.name}/{folder.resolve().name}" for folder in folders]
+        parents = [folder.resolve().parent.name for folder in folders]
+        names = [f"{parent}/{name}" for parent, name in zip(parents, names, strict=True)]
     if len(set(names)) < len(names):
         names = [f"{name} {number}" for number, name in enumerate(names, 1)]
     return tuple(replace(run, name=name) for run, name in zip(runs, names, strict=True))
