@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -18,6 +18,7 @@ from engines.manifest import MANIFEST_NAME, Manifest
 from engines.names import choose
 from engines.onnxruntime_lora import Adapter, check_fits
 from engines.onnxruntime_providers import DEVICES, PROVIDERS, provider_list, split_device
+from engines.onnxruntime_stepper import DTYPES, BoundStepper
 from engines.state import StateTensor
 
 GRAPHS = {
@@ -27,10 +28,6 @@ GRAPHS = {
 }
 FIXED_INPUTS = 4
 """Inputs of the decoder before its state: embeddings, mask, positions, logits to keep."""
-DTYPES: dict[str, np.dtype[Any]] = {
-    "tensor(float)": np.dtype(np.float32),
-    "tensor(float16)": np.dtype(np.float16),
-}
 QUANTIZED = b"MatMulNBits"
 """Occurs in a graph's file where its matrices are quantised."""
 
@@ -110,9 +107,7 @@ class OnnxRuntimeEngine(Engine):
         return logits.numpy().astype(np.float32, copy=False), tuple(present)
 
     def stepper(self, state: State, mask: Ints, positions: Ints, room: int) -> Stepper:
-        if self._in_place:
-            return _BoundStepper(self, state, mask, positions, room)
-        return super().stepper(state, mask, positions, room)
+        return BoundStepper(self, state, mask, positions, room, self._in_place)
 
     def load_state(self, arrays: Sequence[NDArray[Any]]) -> State:
         return tuple(
@@ -165,97 +160,6 @@ class OnnxRuntimeEngine(Engine):
     def _run(self, part: str, name: str, array: NDArray[Any]) -> Floats:
         outputs: list[NDArray[Any]] = self._sessions[part].run(None, {name: array})
         return outputs[0].astype(np.float32, copy=False)
-
-
-class _BoundStepper(Stepper):
-    """Every buffer is allocated and bound here; a step writes into them and runs two graphs.
-
-    Past and present are one buffer: keys and values have room for all steps and are appended to,
-    states of a fixed size are overwritten.
-    """
-
-    def __init__(
-        self, engine: OnnxRuntimeEngine, state: State, mask: Ints, positions: Ints, room: int
-    ) -> None:
-        self._embed, self._decoder = engine.session("embed"), engine.session("decoder")
-        self._padding, self._length, self._room = mask, mask.shape[1], room
-        self._tokens = np.zeros((len(mask), 1), np.int64)
-        self._positions = np.empty((3, len(mask), 1), np.int64)
-        self._positions[:] = positions[:, None]
-        self._masks = np.ones(len(mask) * (self._length + room), np.int64)
-        self._one = np.array(1, np.int64)
-        self._embedding, self._decoding = self._embed.io_binding(), self._decoder.io_binding()
-        self._bind(engine)
-        self._specs = engine.state
-        self._state = tuple(
-            self._bind_state(engine, spec, past)
-            for spec, past in zip(engine.state, state, strict=True)
-        )
-
-    def step(self, tokens: Ints) -> Floats:
-        if not self._room:
-            raise ValueError("the stepper has made all the steps that it was made for")
-        self._room -= 1
-        self._tokens[:, 0] = tokens
-        self._lengthen_mask()
-        self._embed.run_with_iobinding(self._embedding)
-        self._decoder.run_with_iobinding(self._decoding)
-        self._positions += 1
-        if self._wide is not self._logits:
-            self._wide[:] = self._logits
-        return self._wide
-
-    def dump(self) -> tuple[NDArray[Any], ...]:
-        arrays = []
-        for spec, value in zip(self._specs, self._state, strict=True):
-            whole = value.numpy()
-            taken = [slice(None)] * whole.ndim
-            if spec.length_axis is not None:
-                taken[spec.length_axis] = slice(self._length)
-            arrays.append(np.array(whole[tuple(taken)], np.float32))
-        return tuple(arrays)
-
-    def _bind(self, engine: OnnxRuntimeEngine) -> None:
-        """What every step reads and writes at the same place."""
-        batch = len(self._tokens)
-        (embeds,), (logits, *_) = self._embed.get_outputs(), self._decoder.get_outputs()
-        hidden = engine.empty((batch, 1, embeds.shape[2]), DTYPES[embeds.type])
-        self._logits: NDArray[Any] = np.empty((batch, int(logits.shape[2])), DTYPES[logits.type])
-        self._wide: Floats = self._logits.astype(np.float32, copy=False)
-        self._embedding.bind_cpu_input("input_ids", self._tokens)
-        self._embedding.bind_ortvalue_output(embeds.name, hidden)
-        self._decoding.bind_ortvalue_input("inputs_embeds", hidden)
-        self._decoding.bind_cpu_input("position_ids", self._positions)
-        self._decoding.bind_cpu_input("num_logits_to_keep", self._one)
-        self._adapter = engine.bind_adapter(self._decoding)
-        _bind_array(self._decoding.bind_output, logits.name, self._logits[:, None])
-
-    def _bind_state(
-        self, engine: OnnxRuntimeEngine, spec: StateTensor, past: ort.OrtValue
-    ) -> ort.OrtValue:
-        """A copy of one tensor of the state, with room, as both past and present."""
-        array, axis = past.numpy(), spec.length_axis
-        if axis is not None:
-            widths = [(0, self._room if n == axis else 0) for n in range(array.ndim)]
-            array = np.pad(array, widths)
-        value = engine.value(array)
-        self._decoding.bind_ortvalue_input(spec.past, value)
-        self._decoding.bind_ortvalue_output(spec.present, value)
-        return value
-
-    def _lengthen_mask(self) -> None:
-        """The mask's shape is what tells the graph how much of its buffers is past."""
-        self._length += 1
-        batch, past = self._padding.shape
-        mask = self._masks[: batch * self._length].reshape(batch, self._length)
-        mask[:, past:] = 1
-        mask[:, :past] = self._padding
-        _bind_array(self._decoding.bind_input, "attention_mask", mask)
-
-
-def _bind_array(bind: Callable[..., None], name: str, array: NDArray[Any]) -> None:
-    """Bind the memory of an array of the caller's, which must outlive the binding."""
-    bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
 
 def chosen_provider(options: EngineOptions) -> str:

@@ -21,11 +21,16 @@ SIZE = 64
 TOLERANCE = 1e-4
 
 
-@pytest.fixture(scope="module", params=installed())
+PORTABLE = "onnxruntime of standard operators"
+
+
+@pytest.fixture(scope="module", params=[*installed(), PORTABLE])
 def engine(
     request: pytest.FixtureRequest, tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Engine]:
-    name = request.param
+    name, provider = request.param, None
+    if name == PORTABLE:
+        name, provider = "onnxruntime", "cuda"
     if reason := engine_class(name).unavailable():
         pytest.skip(reason)
     if name == "torch":
@@ -33,7 +38,7 @@ def engine(
             yield opened
         return
     bundle = tmp_path_factory.mktemp("engines") / name
-    build(BuildOptions(str(tiny_model_dir), bundle, engine=name, size=SIZE))
+    build(BuildOptions(str(tiny_model_dir), bundle, engine=name, size=SIZE, provider=provider))
     with open_engine(name, bundle) as opened:
         yield opened
 

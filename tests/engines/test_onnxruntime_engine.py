@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from art_export.build import BuildOptions, build
 from engines import onnxruntime_engine
 from engines.bundle import BundleFolder
 from engines.contract import DecoderInput, Engine, EngineOptions
@@ -20,9 +21,19 @@ from engines.onnxruntime_providers import provider_list
 from engines.positions import text_positions
 
 
-@pytest.fixture(scope="module")
-def engine(tiny_bundle_dir: Path) -> Iterator[OnnxRuntimeEngine]:
-    with OnnxRuntimeEngine.open(tiny_bundle_dir) as opened:
+@pytest.fixture(scope="module", params=["kernels", "portable"])
+def engine(
+    request: pytest.FixtureRequest,
+    tiny_bundle_dir: Path,
+    tiny_model_dir: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[OnnxRuntimeEngine]:
+    """Both forms of the graphs on a CPU: their steps go through memory in different ways."""
+    folder = tiny_bundle_dir
+    if request.param == "portable":
+        folder = tmp_path_factory.mktemp("bundles") / "portable"
+        build(BuildOptions(str(tiny_model_dir), folder, size=64, provider="cuda"))
+    with OnnxRuntimeEngine.open(folder) as opened:
         yield opened
 
 
