@@ -2,12 +2,14 @@
 
     python -m benchmarks.decode --shape Qwen3.5-0.8B -o runs/decode
     python -m benchmarks.decode --shape tiny-qwen3_5 --precisions fp32 --quick -o runs/decode
+    python -m benchmarks.decode --device cuda -o runs/decode
 
 A decoder must read every weight and its state once a token, so bytes / read bandwidth is a floor
 of the time that a token takes. Weights are random, of the true shape. Every engine is measured in
 a process of its own, the engines taking turns, and with each turn the bandwidth is measured too:
-all cores read a buffer of the weights' size. Figures are medians over all turns. The bytes are
-those of this project's graphs for ONNX Runtime; each figure's share of the floor is against them.
+all cores, or the GPU, read a buffer of the weights' size. Figures are medians over all turns. The
+bytes are those of this project's graphs for ONNX Runtime; each figure's share of the floor is
+against them. On a GPU nothing of this has been measured yet.
 
 The last line is one JSON document, also written to OUT/decode-<shape>.json.
 """
@@ -26,10 +28,11 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.decode_peers import BUILT, PEERS, Skip, load, prepare
+from benchmarks.decode_peers import ONNXRUNTIME, PEERS, PRECISIONS, Skip, load, prepare
 from benchmarks.real_shapes import MARKERS
 from engines.environment import environment
 from engines.files import write_json
+from engines.tensorrt_library import no_cuda
 from tests.models import TINY, random_weights, save_model, shaken
 from tests.real_configs import real_config
 
@@ -79,11 +82,17 @@ def _config(shape: str) -> tuple[Any, str]:
 
 
 def _measure(
-    name: str, precision: str, model: Path, out: Path, contexts: Sequence[int], steps: int
+    name: str,
+    precision: str,
+    device: str,
+    model: Path,
+    out: Path,
+    contexts: Sequence[int],
+    steps: int,
 ) -> dict[str, Any]:
     """Milliseconds of every prefill and every step, and how many cores other processes kept busy
     meanwhile: a run beside anything else says little."""
-    peer = load(name, precision, model, out)
+    peer = load(name, precision, device, model, out)
     peer.prefill(PREFILL)
     others, started = _busy_elsewhere(), time.perf_counter()
     found: dict[str, list[float]] = {f"prefill {PREFILL}": _times(lambda: peer.prefill(PREFILL), 2)}
@@ -94,6 +103,19 @@ def _measure(
         found[f"decode {context}"] = _times(peer.step, steps)
     busy = (_busy_elsewhere() - others) / (time.perf_counter() - started)
     return {"milliseconds": found, "cores_busy_elsewhere": max(0.0, busy)}
+
+
+def _bandwidth(size: int, device: str) -> list[float]:
+    """Bytes a second that all cores, or the GPU, read from a buffer of `size` bytes; five times."""
+    if device == "cpu":
+        from art_export.bench.floors import read_bandwidth
+
+        return read_bandwidth(size)
+    import torch
+
+    buffer = torch.ones(size // 4, device=device)
+    buffer.sum().item()
+    return [4e3 * buffer.numel() / each for each in _times(lambda: buffer.sum().item(), 5)]
 
 
 def _busy_elsewhere() -> float:
@@ -107,7 +129,7 @@ def _busy_elsewhere() -> float:
     return (int(user) + int(nice) + int(system)) / ticks - own.user - own.system
 
 
-def _times(call: Callable[[], None], count: int) -> list[float]:
+def _times(call: Callable[[], object], count: int) -> list[float]:
     times = []
     for _ in range(count):
         started = time.perf_counter()
@@ -136,12 +158,10 @@ def _task(kind: str, **task: Any) -> dict[str, Any]:
         if kind == "weights":
             return _weights(task["shape"], paths["model"])
         if kind == "prepare":
-            prepare(task["name"], task["precision"], paths["model"], paths["out"])
+            prepare(task["name"], task["precision"], task["device"], paths["model"], paths["out"])
             return {}
         if kind == "bandwidth":
-            from art_export.bench.floors import read_bandwidth
-
-            return {"bytes_a_second": read_bandwidth(task["size"])}
+            return {"bytes_a_second": _bandwidth(task["size"], task["device"])}
         return _measure(**task, **paths)
     except Skip as reason:
         return {"skipped": str(reason)}
@@ -150,8 +170,9 @@ def _task(kind: str, **task: Any) -> dict[str, Any]:
 class _Run:
     """All of one shape: its folder, and what was found so far."""
 
-    def __init__(self, shape: str, out: Path, quick: bool) -> None:
+    def __init__(self, shape: str, device: str, out: Path, quick: bool) -> None:
         self.folder, self.settings = out / f"decode-{shape}", QUICK if quick else FULL
+        self.device = device
         self.model = self.folder / "model"
         if not (self.model / "config.json").is_file():
             _say(f"{shape}: random weights")
@@ -165,12 +186,13 @@ class _Run:
             if not (built := self._place(name, precision)).exists():
                 _say(f"{precision}: prepare {name}")
                 outcome[name] = _child(
-                    kind="prepare", name=name, precision=precision,
+                    kind="prepare", name=name, precision=precision, device=self.device,
                     model=str(self.model), out=str(built),
                 )  # fmt: skip
         running = [name for name in peers if not outcome.get(name)]
-        reference = self._place(BUILT[0], precision)
-        weights, state = main_bytes(reference)
+        # ONNX Runtime has no bf16; the bytes are those of fp16.
+        like = "fp16" if precision == "bf16" else precision
+        weights, state = main_bytes(self._place(ONNXRUNTIME, like))
         speeds, times, busy = self._rounds(precision, running, weights, outcome)
         bandwidth = float(np.median(speeds))
         floors = {
@@ -197,11 +219,11 @@ class _Run:
         for turn in range(self.settings["rounds"]):
             for name in [each for each in running if not outcome.get(each)]:
                 _say(f"{precision}: turn {turn + 1}, {name}")
-                speeds += _child(kind="bandwidth", size=weights)["bytes_a_second"]
+                speeds += self._bandwidth(weights)
                 found = _child(
-                    kind="measure", name=name, precision=precision, model=str(self.model),
-                    out=str(self._place(name, precision)), contexts=CONTEXTS,
-                    steps=self.settings["steps"],
+                    kind="measure", name=name, precision=precision, device=self.device,
+                    model=str(self.model), out=str(self._place(name, precision)),
+                    contexts=CONTEXTS, steps=self.settings["steps"],
                 )  # fmt: skip
                 if "milliseconds" not in found:
                     outcome[name] = found
@@ -210,8 +232,15 @@ class _Run:
                     times[name].setdefault(what, []).extend(each)
         return speeds, times, max(busy, default=0.0)
 
+    def _bandwidth(self, size: int) -> list[float]:
+        found: list[float] = _child(kind="bandwidth", size=size, device=self.device)[
+            "bytes_a_second"
+        ]
+        return found
+
     def _place(self, name: str, precision: str) -> Path:
-        return self.folder / f"{name}-{precision}"
+        where = "" if self.device == "cpu" else f"-{self.device}"
+        return self.folder / f"{name}-{precision}{where}"
 
 
 def _summary(times: Mapping[str, list[float]], floors: Mapping[str, float]) -> dict[str, Any]:
@@ -244,28 +273,44 @@ def _say(text: str) -> None:
     click.echo(f"{time.strftime('%H:%M:%S')} {text}", err=True)
 
 
+def _by_device(choices: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{device}: {','.join(each)}" for device, each in choices.items())
+
+
 @click.command(help=__doc__)
 @click.option("--shape", type=click.Choice(SHAPES), default=SHAPES[0], show_default=True)
-@click.option("--precisions", default="fp32,int8,int4", show_default=True)
-@click.option("--engines", default=",".join(PEERS), show_default=True)
+@click.option("--device", type=click.Choice(list(PEERS)), default="cpu", show_default=True)
+@click.option("--precisions", help="Default: " + _by_device(PRECISIONS))
+@click.option("--engines", help="Default: " + _by_device(PEERS))
 @click.option("--quick", is_flag=True, help="One turn and few steps.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder to use.")
 @click.option("--task", hidden=True)
 def main(
-    shape: str, precisions: str, engines: str, quick: bool, out: Path | None, task: str | None
+    shape: str,
+    device: str,
+    precisions: str | None,
+    engines: str | None,
+    quick: bool,
+    out: Path | None,
+    task: str | None,
 ) -> None:
     if task:
         click.echo(json.dumps(_task(**json.loads(task))))
         return
     if out is None:
         raise click.UsageError("give a folder with -o")
-    run = _Run(shape, out, quick)
-    result: dict[str, Any] = {"shape": shape, "environment": environment(), "precisions": {}}
-    for precision in precisions.split(","):
-        found = run.precision(precision, engines.split(","))
+    if device == "cuda" and (reason := no_cuda()):
+        raise click.UsageError(f"--device cuda: {reason}")
+    run = _Run(shape, device, out, quick)
+    result: dict[str, Any] = {"shape": shape, "device": device, "environment": environment()}
+    result["precisions"] = {}
+    peers = engines.split(",") if engines else PEERS[device]
+    for precision in precisions.split(",") if precisions else PRECISIONS[device]:
+        found = run.precision(precision, peers)
         result["precisions"][precision] = found
         click.echo(_table(precision, found))
-    write_json(out / f"decode-{shape}.json", result)
+    where = "" if device == "cpu" else f"-{device}"
+    write_json(out / f"decode-{shape}{where}.json", result)
     click.echo(json.dumps(result))
 
 

@@ -13,10 +13,12 @@ from typing import Any, Self
 
 import numpy as np
 
-BUILT = ("onnxruntime", "openvino")
-"""Engines of bundles: the same code measures both."""
-GENAI, TORCH = "onnxruntime-genai", "torch"
-PEERS = (*BUILT, GENAI, TORCH)
+ONNXRUNTIME, GENAI, TORCH = "onnxruntime", "onnxruntime-genai", "torch"
+BUILT = (ONNXRUNTIME, "openvino", "tensorrt")
+"""Engines of bundles: the same code measures all."""
+PEERS = {"cpu": (ONNXRUNTIME, "openvino", GENAI, TORCH), "cuda": (ONNXRUNTIME, "tensorrt", TORCH)}
+PRECISIONS = {"cpu": ("fp32", "int8", "int4"), "cuda": ("fp16", "bf16", "int8", "int4")}
+"""Device -> what is compared there."""
 
 
 class Skip(Exception):  # noqa: N818 - a reason, not a fault
@@ -39,33 +41,38 @@ class Peer(ABC):
         """Append one token."""
 
 
-def prepare(name: str, precision: str, model: Path, out: Path) -> None:
+def prepare(name: str, precision: str, device: str, model: Path, out: Path) -> None:
     """Write what the peer loads into `out`.
 
     Raises:
         Skip: this engine has no such precision, or is not installed.
     """
     if name in BUILT:
-        _build(name, precision, model, out)
+        _build(name, precision, device, model, out)
     elif name == GENAI:
         _build_genai(precision, model, out)
-    elif precision != "fp32":
-        raise Skip("PyTorch eager has no weights of this precision on a CPU")
+    elif precision not in (("fp32",) if device == "cpu" else ("fp32", "fp16", "bf16")):
+        raise Skip(f"PyTorch eager is not measured in {precision} on {device}")
 
 
-def load(name: str, precision: str, model: Path, out: Path) -> Peer:
-    """The peer that `prepare` wrote."""
+def load(name: str, precision: str, device: str, model: Path, out: Path) -> Peer:
+    """The peer that `prepare` wrote.
+
+    Raises:
+        Skip: it cannot run on this machine.
+    """
     if name in BUILT:
-        return EnginePeer.open(name, out)
-    return GenaiPeer(out) if name == GENAI else TorchPeer(model)
+        return EnginePeer.open(name, device, out)
+    return GenaiPeer(out) if name == GENAI else TorchPeer(model, precision, device)
 
 
-def _build(name: str, precision: str, model: Path, out: Path) -> None:
+def _build(name: str, precision: str, device: str, model: Path, out: Path) -> None:
     from art_export.build import BuildOptions, build
     from engines.errors import UserError
 
+    provider = "cuda" if name == ONNXRUNTIME and device == "cuda" else None
     try:
-        build(BuildOptions(str(model), out, engine=name, precision=precision))
+        build(BuildOptions(str(model), out, engine=name, precision=precision, provider=provider))
     except UserError as error:
         raise Skip(error.got) from error
 
@@ -87,10 +94,17 @@ class EnginePeer(Peer):
         self._token = np.array([7])
 
     @classmethod
-    def open(cls, name: str, bundle: Path) -> Self:
+    def open(cls, name: str, device: str, bundle: Path) -> Self:
+        from engines.contract import EngineOptions
+        from engines.errors import UserError
         from engines.registry import open_engine
 
-        return cls(open_engine(name, bundle))
+        try:
+            return cls(
+                open_engine(name, bundle, EngineOptions(device=None if device == "cpu" else device))
+            )
+        except UserError as error:
+            raise Skip(error.got) from error
 
     def prefill(self, length: int) -> None:
         self._run(length)
@@ -119,10 +133,11 @@ class EnginePeer(Peer):
 class TorchPeer(Peer):
     """Hugging Face's own forward, with its own cache."""
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, precision: str, device: str) -> None:
         from engines.model import ModelSource, load_model
 
-        self._model = load_model(ModelSource("model", model), "fp32")
+        self._device = device
+        self._model = load_model(ModelSource("model", model), precision).to(device)
 
     def prefill(self, length: int) -> None:
         self._run(token_ids(length), None)
@@ -138,11 +153,13 @@ class TorchPeer(Peer):
 
         with torch.inference_mode():
             output = self._model(
-                input_ids=torch.from_numpy(ids),
+                input_ids=torch.from_numpy(ids).to(self._device),
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
+        # Like the engines, which hand out logits on the CPU.
+        output.logits.cpu()
         return output.past_key_values
 
 

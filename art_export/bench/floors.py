@@ -56,15 +56,15 @@ def measure_floors(bundle: Path, reads: int = 5) -> dict[str, Any]:
 
 
 def state_bytes(decoder: ir.Graph, length: int) -> dict[str, int]:
-    """Bytes in fp32 of one row's state after `length` tokens, by kind."""
+    """Bytes of one row's state after `length` tokens, by kind, in the graph's own dtypes."""
     kinds = {"past_key_values": "keys and values", "past_conv": "convolution"}
     found: dict[str, int] = {}
     for value in decoder.inputs:
         name = value.name or ""
-        if name.startswith("past") and value.shape is not None:
+        if name.startswith("past") and value.shape is not None and value.dtype is not None:
             kind = kinds.get(name.partition(".")[0], "recurrent")
             dims = [n if isinstance(n, int) else length for n in value.shape[1:]]
-            found[kind] = found.get(kind, 0) + 4 * int(np.prod(dims))
+            found[kind] = found.get(kind, 0) + int(value.dtype.itemsize * np.prod(dims))
     return found
 
 
