@@ -17,7 +17,6 @@ The last line is one JSON document, also written to OUT/decode-<shape>.json.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -30,7 +29,7 @@ import numpy as np
 
 from benchmarks.decode_peers import ONNXRUNTIME, PEERS, PRECISIONS, Skip, load, prepare
 from benchmarks.real_shapes import MARKERS
-from engines.environment import environment
+from engines.environment import OtherWork, environment
 from engines.files import write_json
 from engines.tensorrt_library import no_cuda
 from tests.models import TINY, random_weights, save_model, shaken
@@ -94,15 +93,14 @@ def _measure(
     meanwhile: a run beside anything else says little."""
     peer = load(name, precision, device, model, out)
     peer.prefill(PREFILL)
-    others, started = _busy_elsewhere(), time.perf_counter()
+    others = OtherWork()
     found: dict[str, list[float]] = {f"prefill {PREFILL}": _times(lambda: peer.prefill(PREFILL), 2)}
     for context in contexts:
         peer.start(context, steps + 3)
         for _ in range(3):
             peer.step()
         found[f"decode {context}"] = _times(peer.step, steps)
-    busy = (_busy_elsewhere() - others) / (time.perf_counter() - started)
-    return {"milliseconds": found, "cores_busy_elsewhere": max(0.0, busy)}
+    return {"milliseconds": found, "cores_busy_elsewhere": others.cores()}
 
 
 def _bandwidth(size: int, device: str) -> list[float]:
@@ -116,17 +114,6 @@ def _bandwidth(size: int, device: str) -> list[float]:
     buffer = torch.ones(size // 4, device=device)
     buffer.sum().item()
     return [4e3 * buffer.numel() / each for each in _times(lambda: buffer.sum().item(), 5)]
-
-
-def _busy_elsewhere() -> float:
-    """Seconds that all cores have worked, but for this process; 0 where the system does not say."""
-    statistics = Path("/proc/stat")
-    if not statistics.is_file():
-        return 0.0
-    user, nice, system = statistics.read_text().splitlines()[0].split()[1:4]
-    own = os.times()
-    ticks = os.sysconf("SC_CLK_TCK")
-    return (int(user) + int(nice) + int(system)) / ticks - own.user - own.system
 
 
 def _times(call: Callable[[], object], count: int) -> list[float]:

@@ -33,14 +33,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
 from benchmarks.real_shapes import MARKERS
-from engines.environment import environment
+from engines.environment import OtherWork, environment
 from engines.files import staged_folder, write_json
 
 METHODS = ("art", "lora", "lora-transformers")
@@ -201,24 +200,15 @@ def _time(task: Task) -> dict[str, Any]:
     for _ in range(task.warm):
         step()
     gc.collect()
-    before, others, began = _forget_peak(task.device), _worked_elsewhere(), time.perf_counter()
+    before, others = _forget_peak(task.device), OtherWork()
     times = [_seconds(step, task.device) for _ in range(task.steps)]
-    busy = (_worked_elsewhere() - others) / (time.perf_counter() - began)
     return {
         "seconds": [wall for wall, _ in times],
         "cpu_seconds": [cpu for _, cpu in times],
         "bytes_before": before,
         "peak_bytes": _peak(task.device),
-        "cores_busy_elsewhere": max(0.0, busy),
+        "cores_busy_elsewhere": others.cores(),
     }
-
-
-def _worked_elsewhere() -> float:
-    """Seconds that all cores have worked, but for this process: a run beside anything else says
-    little."""
-    psutil: Any = import_module("psutil")
-    times = psutil.cpu_times()
-    return float(times.user + times.nice + times.system) - time.process_time()
 
 
 def _seconds(call: Callable[[], None], device: str) -> tuple[float, float]:

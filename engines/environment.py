@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import time
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +15,31 @@ PACKAGES = (
     "onnxruntime-gpu", "onnxruntime-genai", "openvino", "nncf", "tensorrt",
     "tensorrt-rtx-cu13-bindings",
 )  # fmt: skip
+
+
+STATISTICS = Path("/proc/stat")
+
+
+class OtherWork:
+    """What other processes than this one and its children have done since it was made."""
+
+    def __init__(self) -> None:
+        self._worked, self._began = self._elsewhere(), time.monotonic()
+
+    def cores(self) -> float:
+        """How many cores they kept busy: times taken beside anything else say little. 0 where the
+        system does not say."""
+        passed = time.monotonic() - self._began
+        return max(0.0, (self._elsewhere() - self._worked) / passed) if passed else 0.0
+
+    @staticmethod
+    def _elsewhere() -> float:
+        """Seconds that all cores have worked, but for this process and its ended children."""
+        if not STATISTICS.is_file():
+            return 0.0
+        user, nice, system = STATISTICS.read_text("ascii").splitlines()[0].split()[1:4]
+        ticks = os.sysconf("SC_CLK_TCK")
+        return (int(user) + int(nice) + int(system)) / ticks - sum(os.times()[:4])
 
 
 def versions() -> dict[str, str]:

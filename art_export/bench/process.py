@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from engines.environment import OtherWork
 from engines.errors import CheckFailed
 
-STATISTICS = Path("/proc/stat")
 MODULE = "art_export.bench.jobs"
 SHOWN = 3  # lines of a failed process's own words
 
@@ -27,7 +25,7 @@ def run_job(kind: str, **job: Any) -> dict[str, Any]:
         CheckFailed: the process failed; the message has its last words.
     """
     # The clock is the system's, the same for the child.
-    began, others = time.monotonic(), _busy_elsewhere()
+    began, others = time.monotonic(), OtherWork()
     asked = json.dumps({"kind": kind, "began": began, **job}, default=str)
     child = subprocess.Popen(
         [sys.executable, "-m", MODULE],
@@ -44,18 +42,7 @@ def run_job(kind: str, **job: Any) -> dict[str, Any]:
         told = "; ".join(err.strip().splitlines()[-SHOWN:]) or f"exit status {child.returncode}"
         raise CheckFailed(f"{kind} of {job.get('method', 'the benchmark')} failed: {told}")
     found: dict[str, Any] = json.loads(lines[-1])
-    busy = (_busy_elsewhere() - others) / (time.monotonic() - began)
-    return {**found, "wall": found["answered"] - began, "busy": max(0.0, busy)}
-
-
-def _busy_elsewhere() -> float:
-    """Seconds that all cores have worked, but for this process and its children; 0 where the
-    system does not say."""
-    if not STATISTICS.is_file():
-        return 0.0
-    user, nice, system = STATISTICS.read_text("ascii").splitlines()[0].split()[1:4]
-    ticks = os.sysconf("SC_CLK_TCK")
-    return (int(user) + int(nice) + int(system)) / ticks - sum(os.times()[:4])
+    return {**found, "wall": found["answered"] - began, "busy": others.cores()}
 
 
 def answer(found: Mapping[str, Any]) -> None:
