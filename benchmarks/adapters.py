@@ -78,8 +78,9 @@ def untrained(name: str) -> Way:
     return measure
 
 
-def art(epsilon: str | None = None) -> Way:
-    """A picture; with `epsilon`, one that starts from the task's artwork and stays so near."""
+def art(epsilon: str | None = None, steps: int = BALL_STEPS) -> Way:
+    """A picture; with `epsilon`, one that starts from the task's artwork, stays so near, and takes
+    `steps`."""
 
     def measure(place: Place) -> dict[str, Any]:
         free = epsilon is None
@@ -87,7 +88,7 @@ def art(epsilon: str | None = None) -> Way:
 
         def run(out: Path, resume: bool) -> TrainResult:
             options = TrainOptions(
-                MODEL, place.task.name, out, steps=PICTURE_STEPS if free else BALL_STEPS,
+                MODEL, place.task.name, out, steps=PICTURE_STEPS if free else steps,
                 seed=place.seed, size=SIZE, init=init, epsilon=epsilon, controls=False,
                 resume=resume,
             )  # fmt: skip
@@ -172,6 +173,7 @@ WAYS: dict[str, Way] = {
     "ART epsilon 32/255": art("32/255"),
     "ART epsilon 64/255": art("64/255"),
     "ART epsilon 16/255": art("16/255"),
+    "ART epsilon 16/255, 400 steps": art("16/255", 2 * BALL_STEPS),
     "LoRA r=16": lora(16),
 }
 """In the order in which cells are worth having."""

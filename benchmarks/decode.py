@@ -168,17 +168,11 @@ class _Run:
                 raise click.ClickException(failed["error"])
 
     def precision(self, precision: str, peers: Sequence[str]) -> dict[str, Any]:
-        outcome: dict[str, dict[str, Any]] = {}
-        for name in peers:
-            if not (built := self._place(name, precision)).exists():
-                _say(f"{precision}: prepare {name}")
-                outcome[name] = _child(
-                    kind="prepare", name=name, precision=precision, device=self.device,
-                    model=str(self.model), out=str(built),
-                )  # fmt: skip
+        outcome = {name: self._prepare(name, precision) for name in peers}
         running = [name for name in peers if not outcome.get(name)]
         # ONNX Runtime has no bf16; the bytes are those of fp16.
         like = "fp16" if precision == "bf16" else precision
+        self._prepare(ONNXRUNTIME, like)
         weights, state = main_bytes(self._place(ONNXRUNTIME, like))
         speeds, times, busy = self._rounds(precision, running, weights, outcome)
         bandwidth = float(np.median(speeds))
@@ -196,6 +190,16 @@ class _Run:
             "engines": {name: _summary(times[name], floors) for name in running if times[name]},
             "absent": {name: found for name, found in outcome.items() if found},
         }
+
+    def _prepare(self, name: str, precision: str) -> dict[str, Any]:
+        """Nothing if it is there now, else why not."""
+        if (built := self._place(name, precision)).exists():
+            return {}
+        _say(f"{precision}: prepare {name}")
+        return _child(
+            kind="prepare", name=name, precision=precision, device=self.device,
+            model=str(self.model), out=str(built),
+        )  # fmt: skip
 
     def _rounds(
         self, precision: str, running: list[str], weights: int, outcome: dict[str, dict[str, Any]]

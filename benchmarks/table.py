@@ -21,7 +21,7 @@ TASKS = {"tools": "tool calls, strict JSON", "math": "word problems, `Answer: <n
 WAYS = (
     "base", "text instruction", "few-shot prompt", "long prompt", "untrained noise",
     "untrained artwork", "soft prompt", "LoRA r=8", "LoRA r=16", "ART", "ART epsilon 64/255",
-    "ART epsilon 32/255", "ART epsilon 16/255", "GRPO",
+    "ART epsilon 32/255", "ART epsilon 16/255", "ART epsilon 16/255, 400 steps", "GRPO",
     "GRPO at rate 0.3, 225 steps", "GRPO epsilon 32/255", "GRPO epsilon 32/255, 150 steps",
     "GRPO epsilon 32/255, groups of 16", "distilled",
 )  # fmt: skip
