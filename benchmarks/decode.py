@@ -159,7 +159,7 @@ class _Run:
 
     def __init__(self, shape: str, device: str, out: Path, quick: bool) -> None:
         self.folder, self.settings = out / f"decode-{shape}", QUICK if quick else FULL
-        self.device = device
+        self.device, self.suffix = device, "" if device == "cpu" else f"-{device}"
         self.model = self.folder / "model"
         if not (self.model / "config.json").is_file():
             _say(f"{shape}: random weights")
@@ -210,7 +210,8 @@ class _Run:
         for turn in range(self.settings["rounds"]):
             for name in [each for each in running if not outcome.get(each)]:
                 _say(f"{precision}: turn {turn + 1}, {name}")
-                speeds += self._bandwidth(weights)
+                read = _child(kind="bandwidth", size=weights, device=self.device)
+                speeds += read["bytes_a_second"]
                 found = _child(
                     kind="measure", name=name, precision=precision, device=self.device,
                     model=str(self.model), out=str(self._place(name, precision)),
@@ -223,15 +224,8 @@ class _Run:
                     times[name].setdefault(what, []).extend(each)
         return speeds, times, max(busy, default=0.0)
 
-    def _bandwidth(self, size: int) -> list[float]:
-        found: list[float] = _child(kind="bandwidth", size=size, device=self.device)[
-            "bytes_a_second"
-        ]
-        return found
-
     def _place(self, name: str, precision: str) -> Path:
-        where = "" if self.device == "cpu" else f"-{self.device}"
-        return self.folder / f"{name}-{precision}{where}"
+        return self.folder / f"{name}-{precision}{self.suffix}"
 
 
 def _summary(times: Mapping[str, list[float]], floors: Mapping[str, float]) -> dict[str, Any]:
@@ -300,8 +294,7 @@ def main(
         found = run.precision(precision, peers)
         result["precisions"][precision] = found
         click.echo(_table(precision, found))
-    where = "" if device == "cpu" else f"-{device}"
-    write_json(out / f"decode-{shape}{where}.json", result)
+    write_json(out / f"decode-{shape}{run.suffix}.json", result)
     click.echo(json.dumps(result))
 
 
