@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from art_export.tolerances import STATE
 from engines.bundle import BundleFolder, Signature, check_art_name, signature_of
 from engines.errors import BundleError, CheckFailed, OutputError
 from engines.files import write_json
@@ -22,7 +23,10 @@ CHECKED_NAME = "checked.json"
 RACY = 2
 """Seconds: no file system in use has coarser times."""
 UNREACHED = "the new picture changed no logit: it does not reach the model"
-UNSTORED = "the same picture gave other logits than those stored with it"
+RECOMPUTED = (
+    "the state stored with this picture was computed otherwise, by another device, provider or "
+    "version: logits differ by up to {:.2g}; it is replaced"
+)
 
 
 @dataclass(frozen=True)
@@ -192,8 +196,8 @@ def swap(
 def _compare(
     folder: BundleFolder, runtime: Runtime, known: Swaps, picture: Picture, new: NDArray[np.float32]
 ) -> tuple[Change, str | None]:
-    """With the art in use, or with no picture; and a warning. A picture that changes nothing is a
-    fault."""
+    """With the art in use, or with no picture; and a warning. Another picture that changes nothing
+    is a fault; the same one need not give the same bits elsewhere."""
     against, warning = folder.active(), None
     try:
         before, old = _before(folder, runtime, known, against)
@@ -209,8 +213,11 @@ def _compare(
         float(np.abs(new - old).max()),
         float(np.abs(_softmax(new) - _softmax(old)).sum() / 2),
     )
-    if same != (change.max_logit_difference == 0):
-        raise CheckFailed(f"{UNSTORED if same else UNREACHED}; nothing was swapped")
+    moved = change.max_logit_difference
+    if not same and moved == 0:
+        raise CheckFailed(f"{UNREACHED}; nothing was swapped")
+    if same and moved > STATE:
+        warning = RECOMPUTED.format(moved)
     return change, warning
 
 

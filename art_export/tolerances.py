@@ -23,6 +23,9 @@ class Tolerances:
     accuracy: float
 
 
+STATE = 1e-3
+"""Largest absolute difference between a stored state, or the logits after it, and one that the same
+engine computes now, in any precision."""
 EXACT = Tolerances(features=1e-3, logits=1e-3, top1=1.0, answers=1.0, accuracy=0.0)
 BY_PRECISION = {
     "fp32": EXACT,

@@ -2,8 +2,9 @@
 
     python -m benchmarks.decode_profile runs/decode/decode-Qwen3.5-0.8B/onnxruntime-int8
 
-The profiler costs about a microsecond a node, so the shares of small nodes are upper bounds. The
-last line is one JSON document: medians in milliseconds, of whole steps and of operators in a step.
+The profiler costs about a microsecond a node, so the shares of small nodes are upper bounds. With
+`--device cuda` an operator's time is that of its start, not of its work on the GPU. The last line
+is one JSON document: medians in milliseconds, of whole steps and of operators in a step.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ WARM_UP = 3
 STEP, KERNEL = "model_run", "_kernel_time"
 
 
-def profile(bundle: Path, context: int, steps: int, threads: int | None) -> dict[str, Any]:
-    """Milliseconds of a step and of its operators, and how many nodes each has."""
+def profile(
+    bundle: Path, context: int, steps: int, threads: int | None, device: str | None = None
+) -> dict[str, Any]:
+    """Milliseconds of a step and of its operators, how many nodes each has, and how many each
+    execution provider takes."""
     real = onnxruntime_engine.session_options
     with tempfile.TemporaryDirectory() as folder:
 
@@ -43,7 +47,7 @@ def profile(bundle: Path, context: int, steps: int, threads: int | None) -> dict
 
         with patch.object(onnxruntime_engine, "session_options", profiled):
             engine = onnxruntime_engine.OnnxRuntimeEngine.open(
-                bundle, EngineOptions(threads=threads)
+                bundle, EngineOptions(device=device, threads=threads)
             )
         peer = EnginePeer(engine)
         peer.start(context, WARM_UP + steps)
@@ -67,12 +71,13 @@ def by_operator(events: Iterable[Mapping[str, Any]], steps: int) -> dict[str, An
         for name, microseconds in inside.items():
             spent[name].append(microseconds / 1e3)
     last = runs[-1]
-    count = Counter(n["args"]["op_name"] for n in nodes if n["ts"] >= last["ts"])
+    of_last = [node["args"] for node in nodes if node["ts"] >= last["ts"]]
     operators = {name: statistics.median(each) for name, each in spent.items()}
     return {
         "step": statistics.median(run["dur"] for run in runs) / 1e3,
         "operators": dict(sorted(operators.items(), key=lambda item: -item[1])),
-        "nodes": dict(count),
+        "nodes": dict(Counter(node["op_name"] for node in of_last)),
+        "providers": dict(Counter(node.get("provider", "unknown") for node in of_last)),
     }
 
 
@@ -81,10 +86,11 @@ def by_operator(events: Iterable[Mapping[str, Any]], steps: int) -> dict[str, An
 @click.option("--context", default=128, show_default=True, help="Tokens before the first step.")
 @click.option("--steps", default=24, show_default=True)
 @click.option("--threads", type=int, help="Default: all.")
-def main(bundle: Path, context: int, steps: int, threads: int | None) -> None:
+@click.option("--device", help="Default: cpu.")
+def main(bundle: Path, context: int, steps: int, threads: int | None, device: str | None) -> None:
     if not (bundle / onnxruntime_engine.GRAPHS["decoder"]).is_file():
         raise click.UsageError(f"{bundle} is no bundle for ONNX Runtime: build one first")
-    found = profile(bundle, context, steps, threads)
+    found = profile(bundle, context, steps, threads, device)
     click.echo(f"a step: {found['step']:.2f} ms, with the profiler")
     for name, milliseconds in found["operators"].items():
         click.echo(f"  {name:24}{milliseconds:8.3f} ms in {found['nodes'][name]} nodes")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -59,6 +60,8 @@ class OnnxRuntimeEngine(Engine):
             _check_kernels(provider)
         self.device = "cpu" if provider == "cpu" else "cuda"
         self.device_id = split_device(options.device or "cpu")[1]
+        if provider != "cpu":
+            _load_cuda()
         providers = _providers(folder, provider, self.device_id)
         self._sessions = {
             part: _session(folder / path, part, providers, options.threads)
@@ -198,6 +201,13 @@ def _check_kernels(provider: str) -> None:
             expected="onnxruntime 1.32 or newer, or a bundle of standard operators",
             fix="pip install 'onnxruntime>=1.32', or build with art-export build --provider cuda",
         )
+
+
+def _load_cuda() -> None:
+    """Load CUDA's libraries from PyTorch's packages, where neither the system's own path nor an
+    import of PyTorch has them."""
+    with redirect_stdout(sys.stderr):
+        ort.preload_dlls()
 
 
 def _no_provider(name: str, why: str) -> MissingEngineError:

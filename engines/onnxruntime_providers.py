@@ -1,7 +1,7 @@
 """ONNX Runtime's execution providers: which take nodes, in which order, with what options.
 
-The names of options are those of onnxruntime's documentation of the two providers; nothing here has
-been run on a GPU.
+The names of options are those of onnxruntime's documentation of the two providers. CUDA's has been
+run on an NVIDIA H200, TensorRT's on no GPU.
 """
 
 from __future__ import annotations

@@ -27,8 +27,6 @@ class TorchEngine(Engine):
     def __init__(self, model: Any, picture_size: int | None = None, device: str = "cpu") -> None:
         self._parts = load_parts(model.to(checked_device(device)), picture_size)
         self._device = device
-        for part in (self._parts.vision, self._parts.decoder):
-            part.to(device)
         self.state = self._parts.state
 
     @classmethod

@@ -93,11 +93,14 @@ def picture_policy(parts: Parts, chat: Chat, pixels: torch.Tensor) -> PrefixPoli
     """
     empty = parts.empty_state(1)
     pixels = pixels.to(empty[0].device)
-    ids = torch.tensor([chat.prefix_ids()], device=pixels.device)
+    prefix = chat.prefix_ids()
+    ids = torch.tensor([prefix], device=pixels.device)
     where, offset = chat.prefix_positions()
     positions = torch.from_numpy(where)[:, None].to(pixels.device)
-    places = (ids[0] == parts.image_token_id).nonzero()[:, 0]
-    embeds = parts.embed(ids).index_copy(1, places, parts.vision(pixels[None]))
+    # Found on the CPU: a GPU would be waited for.
+    places = [place for place, token in enumerate(prefix) if token == parts.image_token_id]
+    where_to = torch.tensor(places, device=pixels.device)
+    embeds = parts.embed(ids).index_copy(1, where_to, parts.vision(pixels[None]))
     _, state = parts.decoder(embeds, None, positions, empty, 1, no_logits)
     return PrefixPolicy(parts, tuple(state), offset, pixels.detach())
 

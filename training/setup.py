@@ -132,9 +132,6 @@ def load_setup(
     if size is None:
         size = picture_layout(model.config).unit
     parts = load_parts(model, size)
-    for part in (parts.vision, parts.decoder):
-        # Their own buffers are not the model's, and have not moved with it.
-        part.to(device)
     return Setup(source, hashed, model, parts, Chat.load(source.path, parts.picture_size), data)
 
 

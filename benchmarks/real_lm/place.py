@@ -15,6 +15,7 @@ from engines.environment import cpu
 from engines.errors import ModelError
 from engines.families import load_parts
 from engines.model import ModelSource, load_model, resolve_model, weights_sha256
+from engines.torch_engine import checked_device
 from training.data import FileSource
 from training.setup import Dataset, Setup
 from training.tasks import Example
@@ -31,12 +32,13 @@ def default_precision() -> str:
 class Place:
     """model: the assembled folder. data: the folder of data files. runs: where runs lie.
     precision: of weights and arithmetic, in training and in scoring with PyTorch; pictures,
-    adapters and their optimisers are in fp32."""
+    adapters and their optimisers are in fp32. device: where PyTorch computes: cpu or cuda."""
 
     model: Path
     data: Path
     runs: Path
     precision: str = field(default_factory=default_precision)
+    device: str = "cpu"
 
     def under(self, tower: str | None) -> Place:
         """The same with the language model under another tower: MODEL-TOWER, beside MODEL."""
@@ -74,12 +76,16 @@ class Place:
         """The model's chat format for pictures of a size."""
         return Chat.load(self.source.path, size)
 
+    def load(self) -> Any:
+        """The frozen model on its device."""
+        return load_model(self.source, self.precision).to(checked_device(self.device))
+
     def setup(self, task: str, seed: int, size: int | None) -> Setup:
         """A fresh copy of the frozen model, with the task's training and validation examples."""
         source = self.task(task)
         train = tuple(source.examples("train", len(source.splits["train"]), seed))
         data = Dataset(source, train, source.splits["validation"])
-        model = load_model(self.source, self.precision)
+        model = self.load()
         chat = self.chat(size)
         parts = load_parts(model, chat.layout.size)
         return Setup(self.source, self.weights, model, parts, chat, data)

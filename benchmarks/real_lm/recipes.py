@@ -58,7 +58,11 @@ METHODS: dict[str, Recipe] = {
     "art-32": Recipe("art", BALL, epsilon="32/255"),
 }
 """In the order in which they are measured."""
+LONG = 320
 REMEDIES: dict[str, Recipe] = {
+    "art-320": Recipe("art", RATES, steps=LONG),
+    "lora-8-320": Recipe("lora", LORA, steps=LONG),
+    "art-sign": Recipe("art", (2 / 255, 4 / 255, 8 / 255), steps=LONG, epsilon="255/255"),
     "art-longer": Recipe("art", (0.05, 0.03), after="art"),
     "art-random-tower": Recipe("art", RATES, tower="random"),
     "art-144": Recipe("art", RATES, size=384),
@@ -68,5 +72,6 @@ REMEDIES: dict[str, Recipe] = {
         "art", (0.02, 0.05), steps=40, after="art", objective="grpo", settings={"group": 8}
     ),
 }
-"""What may bring a picture nearer to LoRA; reported whatever they give."""
+"""What may bring a picture nearer to LoRA, and LoRA itself with as many steps; reported whatever
+they give."""
 ROWS = {**METHODS, **REMEDIES}

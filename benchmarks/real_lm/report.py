@@ -35,6 +35,9 @@ LABELS = {
     "lora-16": "LoRA r=16",
     "soft-prompt": "soft prompt, 64 vectors",
     "art-32": "ART, epsilon 32/255",
+    "art-320": "ART, 320 steps",
+    "lora-8-320": "LoRA r=8, 320 steps",
+    "art-sign": "ART, 320 steps along the sign, from an artwork",
     "art-longer": "ART, trained on at a lower rate",
     "art-random-tower": "ART, random tower",
     "art-144": "ART, 384x384, 144 tokens",
@@ -42,7 +45,13 @@ LABELS = {
     "art-distilled-sft": "ART, distilled, then on the answers",
     "art-grpo": "ART, then GRPO",
 }
-PAIRS = (("art", "lora-8"), ("art", "lora-16"), ("art", "soft-prompt"), ("art", "two-shot"))
+PAIRS = (
+    ("art", "lora-8"),
+    ("art", "lora-16"),
+    ("art", "soft-prompt"),
+    ("art", "two-shot"),
+    ("art-320", "lora-8-320"),
+)
 Content = dict[str, Any]
 
 

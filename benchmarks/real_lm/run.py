@@ -23,7 +23,7 @@ from benchmarks.real_lm.data import FILES
 from benchmarks.real_lm.place import PRECISIONS, Place, default_precision
 from benchmarks.real_lm.recipes import METHODS, ROWS
 from benchmarks.real_lm.results import SEARCHED, Results
-from benchmarks.real_lm.scoring import score_row
+from benchmarks.real_lm.scoring import BATCH, score_row
 from benchmarks.real_lm.training import Training
 from training.data import data_hash
 from training.interruption import Interrupted
@@ -40,6 +40,7 @@ def measure(place: Place, results: Results, task: str, row: str, seed: int, sear
         for rate in recipe.rates:
             train(place, results, task, row, rate, SEARCHED)
     cell: dict[str, Any] = {"precision": place.precision, "threads": torch.get_num_threads()}
+    cell["device"] = _named(place.device)
     adapter = None
     if recipe.trained:
         rate = results.rate(task, row)
@@ -79,6 +80,10 @@ def facts(place: Place, tasks: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def _named(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else device
+
+
 def _told(name: str) -> Progress:
     def tell(stage: str, done: int, total: int) -> None:
         if done % 10 == 0:
@@ -99,6 +104,7 @@ def _told(name: str) -> Progress:
     show_default="bf16 where the CPU computes in it, else fp32",
     help="Of weights and arithmetic in PyTorch; one for a file of results.",
 )
+@click.option("--device", type=click.Choice(list(BATCH)), default="cpu", show_default=True)
 @click.option("--search", is_flag=True, help="Compare the recipes' learning rates by validation.")
 def main(
     model: Path,
@@ -109,11 +115,14 @@ def main(
     rows: Sequence[str],
     seeds: Sequence[int],
     precision: str,
+    device: str,
     search: bool,
 ) -> None:
     """Measure what is missing: seed by seed, task by task, row by row."""
+    # fp32 is to mean fp32 on a GPU too, in the tower's convolution as in all other products.
+    torch.backends.cudnn.allow_tf32 = False
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    place = Place(model, data, runs, precision)
+    place = Place(model, data, runs, precision, device)
     known = Results.open(results, place.assembled(), facts(place, tasks), precision)
     known.save()
     try:

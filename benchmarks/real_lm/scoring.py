@@ -14,7 +14,6 @@ from art_export.evaluate import wilson_interval
 from benchmarks.real_lm.place import Place, after_turns, shown
 from benchmarks.real_lm.recipes import ROWS
 from engines.lora import without_noise
-from engines.model import load_model
 from engines.picture import load_picture
 from engines.prefix import PrefixState
 from engines.runtime import Runtime
@@ -24,8 +23,8 @@ from training.controls import control_pictures
 from training.data import FileSource
 from training.tasks import Example
 
-BATCH = 16
-"""Answers decoded at once."""
+BATCH = {"cpu": 16, "cuda": 128}
+"""Answers decoded at once, by device."""
 Ask = Callable[[Example], str]
 """example -> the prompt that asks for its answer"""
 
@@ -35,11 +34,11 @@ def score_row(place: Place, task: str, row: str, seed: int, adapter: Path | None
     recipe, source = ROWS[row], place.task(task)
     place = place.under(recipe.tower)
     chat, ask = place.chat(recipe.size), _plain
-    model = load_model(place.source, place.precision)
+    model = place.load()
     if recipe.kind == "lora":
         with without_noise():
             peft.PeftModel.from_pretrained(model, str(adapter))
-    runtime = Runtime(TorchEngine(model, chat.layout.size), chat)
+    runtime = Runtime(TorchEngine(model, chat.layout.size, place.device), chat)
     prefix = runtime.prefix(None)
     if recipe.kind == "prompt":
         turns = shown(source.examples("train", recipe.shots, seed))
@@ -51,13 +50,17 @@ def score_row(place: Place, task: str, row: str, seed: int, adapter: Path | None
     elif recipe.kind == "soft-prompt" and adapter is not None:
         width = model.config.text_config.hidden_size
         prefix = runtime.prefix_from_embeddings(load_soft_prompt(adapter, width))
-    return score(runtime, prefix, source, ask)
+    return score(runtime, prefix, source, ask, BATCH[place.device])
 
 
 def score(
-    runtime: Runtime, prefix: PrefixState, source: FileSource, ask: Ask | None = None
+    runtime: Runtime,
+    prefix: PrefixState,
+    source: FileSource,
+    ask: Ask | None = None,
+    batch_size: int = BATCH["cpu"],
 ) -> dict[str, Any]:
-    """Greedy answers on the whole test split.
+    """Greedy answers on the whole test split, `batch_size` at once.
 
     Returns:
         correct, n, accuracy with its 95 % Wilson interval `low`..`high`, seconds, `cut_off` (how
@@ -68,8 +71,8 @@ def score(
     # Like lengths together.
     examples = sorted(source.splits["test"], key=lambda example: len(asked[_id(example)]))
     right, cut_off = {}, 0
-    for first in range(0, len(examples), BATCH):
-        batch = examples[first : first + BATCH]
+    for first in range(0, len(examples), batch_size):
+        batch = examples[first : first + batch_size]
         prompts = [asked[_id(example)] for example in batch]
         answers = runtime.generate(prompts, [prefix] * len(batch), source.max_new_tokens)
         for example, answer in zip(batch, answers, strict=True):

@@ -44,6 +44,9 @@ def load_parts(model: Any, picture_size: int | None = None) -> Parts:
     parts: Parts = _family(model.config).make_parts(
         model, picture_layout(model.config, picture_size)
     )
+    for part in (parts.vision, parts.decoder):
+        # Their own buffers are not the model's, which may have been moved before.
+        part.to(next(model.parameters()).device)
     return parts
 
 

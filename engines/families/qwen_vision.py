@@ -141,5 +141,7 @@ def learned_places(tower: Any, grid: torch.Tensor) -> torch.Tensor:
         align_corners=tower.interpolation_align_corners,
         spatial_merge_size=tower.config.spatial_merge_size,
     )
+    table = tower.pos_embed.weight
+    indices, weights = indices.to(table.device), weights.to(table.device)
     places: torch.Tensor = (tower.pos_embed(indices) * weights[:, :, None]).sum(1)
     return places

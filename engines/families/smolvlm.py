@@ -81,8 +81,10 @@ class Tower(Vision):
         side = size // embeddings.patch_size
         self.scale = connector.scale_factor
         self.cells = side // self.scale
+        table = embeddings.position_embedding
         with torch.no_grad():
-            places = embeddings.position_embedding(_places(side, embeddings.num_patches_per_side))
+            taken = _places(side, embeddings.num_patches_per_side)
+            places = table(taken.to(table.weight.device))
         self.register_buffer("places", places, persistent=False)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:

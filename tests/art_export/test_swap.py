@@ -94,6 +94,22 @@ def test_the_same_picture_changes_nothing_to_the_bit(bundle: Bundle) -> None:
     assert result.change.max_logit_difference == 0
 
 
+def test_a_state_that_another_device_stored_is_replaced(
+    bundle: Bundle, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Quantised products round otherwise on a GPU: the same picture then has other logits."""
+    bundle.swap(_picture(1), "one")
+    expected, features = _logits(bundle, "one"), bundle.runtime.engine.vision
+    with Bundle.load(path) as other, monkeypatch.context() as patch:
+        patch.setattr(other.runtime.engine, "vision", lambda pixels: 1.05 * features(pixels))
+        found = other.swap(_picture(1), "one")
+        assert any("computed otherwise" in warning for warning in found.warnings)
+        assert not np.array_equal(_logits(other, "one"), expected)
+    with Bundle.load(path) as again:
+        assert again.swap(_picture(1), "one").change.same_picture
+        assert np.array_equal(_logits(again, "one"), expected)
+
+
 @pytest.mark.parametrize(("part", "told"), [("art.json", "version"), ("prefix.safetensors", "")])
 def test_a_swap_cures_what_is_in_use(bundle: Bundle, path: Path, part: str, told: str) -> None:
     """A bundle that an earlier version swapped a picture into, or whose files were damaged."""

@@ -16,6 +16,7 @@ def test_every_operator_has_its_time(tiny_bundle_dir: Path) -> None:
     assert done.exit_code == 0
     found = json.loads(done.output.splitlines()[-1])
     assert found["nodes"]["LinearAttention"] == found["nodes"]["GroupQueryAttention"] == 1
+    assert found["providers"] == {"CPUExecutionProvider": sum(found["nodes"].values())}
     assert all(time >= 0 for time in found["operators"].values())
     assert 0 < sum(found["operators"].values()) < 1.5 * found["step"]
 
@@ -28,7 +29,7 @@ def test_what_is_no_bundle_is_named(tmp_path: Path) -> None:
 
 def test_only_the_last_steps_count() -> None:
     events = [
-        {"name": name, "ts": start, "dur": took, "args": {"op_name": "Add"}}
+        {"name": name, "ts": start, "dur": took, "args": {"op_name": "Add", "provider": "here"}}
         for name, start, took in [
             ("model_run", 0, 90), ("add_kernel_time", 5, 80),
             ("model_run", 100, 10), ("add_kernel_time", 102, 2), ("other_kernel_time", 105, 3),
@@ -36,4 +37,6 @@ def test_only_the_last_steps_count() -> None:
         ]
     ]  # fmt: skip
     found = by_operator(events, 2)
-    assert found == {"step": 0.015, "operators": {"Add": 0.006}, "nodes": {"Add": 1}}
+    assert found == {
+        "step": 0.015, "operators": {"Add": 0.006}, "nodes": {"Add": 1}, "providers": {"here": 1},
+    }  # fmt: skip

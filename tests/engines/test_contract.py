@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from art_export.build import BuildOptions, build
-from engines.contract import DecoderInput, Engine
+from engines.contract import DecoderInput, Engine, EngineOptions
 from engines.errors import MissingEngineError, OptionError
 from engines.model import ModelSource
+from engines.onnxruntime_providers import PROVIDERS
 from engines.positions import text_positions
 from engines.registry import ENGINES, Entry, engine_class, installed, open_engine
+from engines.tensorrt_library import no_cuda
 from engines.torch_engine import TorchEngine
 
 SIZE = 64
@@ -22,25 +25,34 @@ TOLERANCE = 1e-4
 
 
 PORTABLE = "onnxruntime of standard operators"
+ON_CUDA = ("onnxruntime on CUDA", "torch on CUDA")
 
 
-@pytest.fixture(scope="module", params=[*installed(), PORTABLE])
+@pytest.fixture(scope="module", params=[*installed(), PORTABLE, *ON_CUDA])
 def engine(
     request: pytest.FixtureRequest, tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Engine]:
-    name, provider = request.param, None
-    if name == PORTABLE:
-        name, provider = "onnxruntime", "cuda"
-    if reason := engine_class(name).unavailable():
+    name, _, _ = request.param.partition(" ")
+    device = "cuda" if request.param in ON_CUDA else None
+    if reason := engine_class(name).unavailable() or (device and _no_cuda(name)):
         pytest.skip(reason)
     if name == "torch":
-        with TorchEngine.from_source(ModelSource("tiny", tiny_model_dir), SIZE) as opened:
+        source = ModelSource("tiny", tiny_model_dir)
+        with TorchEngine.from_source(source, SIZE, device=device or "cpu") as opened:
             yield opened
         return
+    provider = "cuda" if device or request.param == PORTABLE else None
     bundle = tmp_path_factory.mktemp("engines") / name
     build(BuildOptions(str(tiny_model_dir), bundle, engine=name, size=SIZE, provider=provider))
-    with open_engine(name, bundle) as opened:
+    with open_engine(name, bundle, EngineOptions(device=device)) as opened:
         yield opened
+
+
+def _no_cuda(name: str) -> str | None:
+    """Why `name` cannot run on a GPU here; None where it can."""
+    if name == "onnxruntime" and PROVIDERS["cuda"] not in ort.get_available_providers():
+        return "onnxruntime was built without CUDA"
+    return no_cuda()
 
 
 @pytest.fixture(scope="module")

@@ -49,9 +49,7 @@ class LoraLearner(AdapterLearner):
         super().__init__(setup, options, config)
 
     def parts_of(self, setup: Setup) -> Parts:
-        parts = load_parts(setup.model, setup.parts.picture_size)
-        parts.decoder.to(setup.model.device)
-        return parts
+        return load_parts(setup.model, setup.parts.picture_size)
 
     def check(self) -> None:
         check_effect(self.model)
