@@ -62,7 +62,7 @@ LONG = 320
 REMEDIES: dict[str, Recipe] = {
     "art-320": Recipe("art", RATES, steps=LONG),
     "lora-8-320": Recipe("lora", LORA, steps=LONG),
-    "art-sign": Recipe("art", (2 / 255, 4 / 255, 8 / 255), steps=LONG, epsilon="255/255"),
+    "art-sign": Recipe("art", BALL, epsilon="255/255"),
     "art-longer": Recipe("art", (0.05, 0.03), after="art"),
     "art-random-tower": Recipe("art", RATES, tower="random"),
     "art-144": Recipe("art", RATES, size=384),

@@ -37,7 +37,7 @@ LABELS = {
     "art-32": "ART, epsilon 32/255",
     "art-320": "ART, 320 steps",
     "lora-8-320": "LoRA r=8, 320 steps",
-    "art-sign": "ART, 320 steps along the sign, from an artwork",
+    "art-sign": "ART, steps along the sign, from an artwork",
     "art-longer": "ART, trained on at a lower rate",
     "art-random-tower": "ART, random tower",
     "art-144": "ART, 384x384, 144 tokens",
