@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -59,15 +60,22 @@ def installed(names: Iterable[str]) -> dict[str, str]:
 
 
 def environment() -> dict[str, str | int]:
-    """CPU, usable cores, memory in GiB, system and versions."""
+    """CPU, usable cores, memory in GiB, the GPU where PyTorch has found one, system, versions."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpu": _cpu_name(_cpuinfo()),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(memory / 2**30),
+        **_gpu(),
         "system": platform.platform(),
         **versions(),
     }
+
+
+def _gpu() -> dict[str, str]:
+    # PyTorch is not loaded for this: who has computed on a GPU has loaded it.
+    torch = sys.modules.get("torch")
+    return {"gpu": torch.cuda.get_device_name()} if torch and torch.cuda.is_available() else {}
 
 
 def cpu() -> dict[str, str | bool | None]:
