@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.real_lm.data import open_task
 from engines.chat import Chat
 from engines.conversation import Conversation
@@ -57,6 +59,11 @@ class Place:
                 f"-o {self.model}, with the --tower that its name ends with, if with any",
             )
         return resolve_model(str(self.model))
+
+    @property
+    def device_name(self) -> str:
+        """What PyTorch computes on: cpu, or a GPU's own name."""
+        return torch.cuda.get_device_name() if self.device == "cuda" else self.device
 
     @cached_property
     def weights(self) -> str:

@@ -8,6 +8,7 @@ Everything between the two markers is replaced; no figure is typed by hand. What
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from engines.files import write_bytes
 
 SEEDS = (0, 1, 2)
 BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
-MISSING = "not measured"
+MISSING, CPU = "not measured", "cpu"
 NAMES = {"bfcl": "BFCL simple", "svamp": "SVAMP"}
 LABELS = {
     "base": "no adapter",
@@ -134,7 +135,7 @@ def _training(found: dict[str, Any]) -> list[str]:
         f"{found['best_step']} of {found['recipe']['steps']}",
         f"{score['exact']:.3f}",
         f"{score['loss']:.3f}",
-        f"{found['cpu_seconds']:,.0f}",
+        f"{found['cpu_seconds']:,.0f}" if found.get("device", CPU) == CPU else "on a GPU",
         f"{found['bytes'] / 1000:,.0f} kB",
     ]
 
@@ -157,7 +158,7 @@ def _compiled(content: Content) -> str:
 
 
 def _setting(content: Content) -> str:
-    model, here = content["model"], content["environment"]
+    model = content["model"]
     made = ", ".join(f"{key} {value}" for key, value in model.items() if key != "weights_sha256")
     missing = [
         f"{task}/{row}/{seed}"
@@ -167,10 +168,19 @@ def _setting(content: Content) -> str:
         if f"{task}/{row}/{seed}" not in content["cells"]
     ]
     told = f"Model: {made}; weights {model['weights_sha256'][:12]}. "
-    told += (
-        f"Measured with PyTorch {here['torch']} in {precision_of(content)}; CPU: {here['cpu']}. "
-    )
+    told += f"PyTorch computed in {precision_of(content)}: {_devices(content)}. "
     return told + (f"{len(missing)} cells are still missing." if missing else "")
+
+
+def _devices(content: Content) -> str:
+    """Where the cells were computed, with what."""
+    counts: Counter[str] = Counter()
+    for cell in content["cells"].values():
+        here = cell["environment"]
+        device = cell.get("device", CPU)
+        where = f"a CPU ({here['cpu']['name']})" if device == CPU else f"one {device}"
+        counts[f"{where}, PyTorch {here['torch']}"] += 1
+    return "; ".join(f"{count} cells on {where}" for where, count in counts.most_common())
 
 
 def _share(cell: dict[str, Any] | None) -> str:

@@ -40,7 +40,7 @@ def measure(place: Place, results: Results, task: str, row: str, seed: int, sear
         for rate in recipe.rates:
             train(place, results, task, row, rate, SEARCHED)
     cell: dict[str, Any] = {"precision": place.precision, "threads": torch.get_num_threads()}
-    cell["device"] = _named(place.device)
+    cell["device"] = place.device_name
     adapter = None
     if recipe.trained:
         rate = results.rate(task, row)
@@ -78,10 +78,6 @@ def facts(place: Place, tasks: Sequence[str]) -> dict[str, Any]:
             for split in SPLITS
         }
     return found
-
-
-def _named(device: str) -> str:
-    return torch.cuda.get_device_name() if device == "cuda" else device
 
 
 def _told(name: str) -> Progress:

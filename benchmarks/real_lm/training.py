@@ -145,6 +145,7 @@ class Training:
             "step_seconds": round(outcome.step_seconds, 2),
             "cpu_seconds": round(self._cpu_seconds(), 1),
             "threads": torch.get_num_threads(),
+            "device": self.place.device_name,
             "bytes": sum(file.stat().st_size for file in files),
         }
 
