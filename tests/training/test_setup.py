@@ -1,4 +1,4 @@
-"""Training on a GPU: the first steps are those on a CPU."""
+"""A model put on a GPU for a run: the first steps are those on a CPU."""
 
 from __future__ import annotations
 
