@@ -69,7 +69,7 @@ REMEDIES: dict[str, Recipe] = {
     "art-distilled": Recipe("art", RATES, objective="distill", teacher=True),
     "art-distilled-sft": Recipe("art", (0.05, 0.1), after="art-distilled"),
     "art-grpo": Recipe(
-        "art", (0.02, 0.05), steps=40, after="art", objective="grpo", settings={"group": 8}
+        "art", (0.02, 0.05), steps=12, after="art", objective="grpo", settings={"group": 8}
     ),
 }
 """What may bring a picture nearer to LoRA, and LoRA itself with as many steps; reported whatever
