@@ -9,7 +9,7 @@ of the time that a token takes. Weights are random, of the true shape. Every eng
 a process of its own, the engines taking turns, and with each turn the bandwidth is measured too:
 all cores, or the GPU, read a buffer of the weights' size. Figures are medians over all turns. The
 bytes are those of this project's graphs for ONNX Runtime; each figure's share of the floor is
-against them. On a GPU nothing of this has been measured yet.
+against them.
 
 The last line is one JSON document, also written to OUT/decode-<shape>.json.
 """

@@ -39,8 +39,11 @@ def measure(place: Place, results: Results, task: str, row: str, seed: int, sear
     if search and recipe.trained:
         for rate in recipe.rates:
             train(place, results, task, row, rate, SEARCHED)
-    cell: dict[str, Any] = {"precision": place.precision, "threads": torch.get_num_threads()}
-    cell["device"] = place.device_name
+    cell: dict[str, Any] = {
+        "precision": place.precision,
+        "threads": torch.get_num_threads(),
+        "device": place.device_name,
+    }
     adapter = None
     if recipe.trained:
         rate = results.rate(task, row)
